@@ -1,0 +1,48 @@
+"""The one way to say no."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One limit that a request crossed, so that an agent can mend its request.
+
+    `constraint` is the path of the delegation's member (`limits.per_action`), `catalogue.KEY` or `policy:ID`;
+    `requested` and `allowed` are JSON values. For an amount, `allowed` is what is left.
+    """
+
+    constraint: str
+    requested: object = None
+    allowed: object = None
+
+    def to_json(self) -> dict[str, object]:
+        """The violation as an answer shows it; members that say nothing are left out."""
+        members = {"constraint": self.constraint, "requested": self.requested, "allowed": self.allowed}
+        return {name: value for name, value in members.items() if value is not None}
+
+
+@dataclass(slots=True)
+class Refusal(Exception):
+    """A request that is refused: nothing was minted, reserved or half written.
+
+    `error` is the OAuth error code; `description` is for the caller (ASCII, no quotation marks: RFC 6749 §5.2);
+    `rule` names what refused, for the audit and the log; `violations` are all limits that were crossed.
+    """
+
+    error: str
+    description: str
+    rule: str = ""
+    violations: tuple[Violation, ...] = ()
+    status: int = 400
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def as_error(self, error: str, status: int = 400) -> "Refusal":
+        """The same refusal under the error code that another endpoint uses for it."""
+        return replace(self, error=error, status=status)
+
+    def to_json(self) -> dict[str, object]:
+        """The body of the answer, contract §6."""
+        body: dict[str, object] = {"error": self.error, "error_description": self.description}
+        if self.violations:
+            body["violations"] = [violation.to_json() for violation in self.violations]
+        return body
