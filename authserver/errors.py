@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+
 @dataclass(frozen=True, slots=True)
 class Violation:
     """One limit that a request crossed, so that an agent can mend its request.

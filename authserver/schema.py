@@ -1,0 +1,312 @@
+"""The tables. Money is an integer in minor units; an instant is kept as microseconds since 1970 in UTC.
+
+A delegation and everything below it share `root_id`, which is part of every key of the ledger's tables, so that a
+transaction of the ledger never leaves one root and the tables can be distributed by it.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Dialect,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware datetime, kept as whole microseconds: the same order and precision on every database."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else (value - EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else EPOCH + value * _MICROSECOND
+
+
+# Names for every constraint, so that migrations can speak of them on both databases.
+_NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+# SQLite counts rows by itself only in a column that is INTEGER to the letter.
+_Serial = BigInteger().with_variant(Integer(), "sqlite")
+
+
+class Base(DeclarativeBase):
+    """What all tables share."""
+
+    metadata = MetaData(naming_convention=_NAMES)
+    type_annotation_map = {datetime: Instant, int: BigInteger, bytes: LargeBinary, str: String}
+
+
+class User(Base):
+    """A person whose authority is delegated."""
+
+    __tablename__ = "users"
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    username: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    role: Mapped[str | None]
+    groups: Mapped[str]  # a JSON array of names
+    password_hash: Mapped[str | None]
+    enrolment_hash: Mapped[bytes | None]
+    enrolment_expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    disabled_at: Mapped[datetime | None]
+
+
+class Agent(Base):
+    """An OAuth client bound to one workload identity. It has no secret."""
+
+    __tablename__ = "agents"
+    __table_args__ = (Index("uq_agents_workload", "trust_domain", "subject", unique=True),)
+    client_id: Mapped[str] = mapped_column(primary_key=True)
+    trust_domain: Mapped[str]
+    subject: Mapped[str]
+    name: Mapped[str]
+    owner: Mapped[str | None]
+    actions: Mapped[str | None]  # a JSON array; null: whatever users delegate
+    redirect_uris: Mapped[str]  # a JSON array
+    jwks: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    disabled_at: Mapped[datetime | None]
+
+
+class ResourceServer(Base):
+    """Who validates and redeems action tokens."""
+
+    __tablename__ = "resource_servers"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    identifier: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    merchant: Mapped[str | None] = mapped_column(Text)  # JSON; null: a platform of many merchants
+    auth_method: Mapped[str]
+    secret_hash: Mapped[bytes | None]
+    jwks: Mapped[str | None] = mapped_column(Text)
+    subject: Mapped[str | None] = mapped_column(unique=True)
+    created_at: Mapped[datetime]
+    disabled_at: Mapped[datetime | None]
+
+
+class Delegation(Base):
+    """What one user allows one agent. Never deleted; ended by a revocation or by time."""
+
+    __tablename__ = "delegations"
+    __table_args__ = (
+        Index("ix_delegations_id", "id"),
+        Index("ix_delegations_user_id", "user_id"),
+        Index("ix_delegations_client_id", "client_id"),
+    )
+    root_id: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    path: Mapped[str] = mapped_column(Text)  # the ids from the root to this one, with spaces between
+    user_id: Mapped[str]
+    client_id: Mapped[str]
+    details: Mapped[str] = mapped_column(Text)  # agent_delegation, as granted
+    not_before: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    created_at: Mapped[datetime]
+    created_by: Mapped[str]
+    # The newest revocation when it was made: only later ones can end it, whatever any clock says.
+    revocations_before: Mapped[int]
+    paused_at: Mapped[datetime | None]
+
+
+class Budget(Base):
+    """The running totals of one delegation, in minor units. `ledger` is the only code that moves them."""
+
+    __tablename__ = "budgets"
+    __table_args__ = (
+        CheckConstraint("reserved >= 0 AND authorized >= 0 AND captured >= 0 AND refunded >= 0", name="signs"),
+        CheckConstraint("refunded <= captured", name="refund"),
+        CheckConstraint("reserved + authorized + captured - refunded <= total_limit", name="total"),
+        CheckConstraint("action_count >= 0 AND action_count <= count_limit", name="count"),
+    )
+    root_id: Mapped[str] = mapped_column(primary_key=True)
+    delegation_id: Mapped[str] = mapped_column(primary_key=True)
+    total_limit: Mapped[int | None]
+    reserved: Mapped[int] = mapped_column(server_default=text("0"))
+    authorized: Mapped[int] = mapped_column(server_default=text("0"))
+    captured: Mapped[int] = mapped_column(server_default=text("0"))
+    refunded: Mapped[int] = mapped_column(server_default=text("0"))
+    count_limit: Mapped[int | None]
+    action_count: Mapped[int] = mapped_column(server_default=text("0"))
+
+
+class BudgetWindow(Base):
+    """What counts towards one `per_period` rule in one of its windows, in minor units."""
+
+    __tablename__ = "budget_windows"
+    __table_args__ = (CheckConstraint("spent >= 0 AND spent <= spend_limit", name="period"),)
+    root_id: Mapped[str] = mapped_column(primary_key=True)
+    delegation_id: Mapped[str] = mapped_column(primary_key=True)
+    rule: Mapped[int] = mapped_column(Integer, primary_key=True)
+    window: Mapped[int] = mapped_column(Integer, primary_key=True)
+    spend_limit: Mapped[int]
+    spent: Mapped[int] = mapped_column(server_default=text("0"))
+
+
+class Action(Base):
+    """One action token, and what became of it. The row is committed before the token is signed."""
+
+    __tablename__ = "actions"
+    __table_args__ = (
+        CheckConstraint(
+            "state IN ('reserved', 'authorized', 'captured', 'refunded', 'voided', 'expired')", name="state"
+        ),
+        CheckConstraint("captured >= 0 AND refunded >= 0 AND refunded <= captured", name="refund"),
+        CheckConstraint("authorized <= amount AND captured <= amount", name="amount"),
+        Index("ix_actions_id", "id"),
+        Index("ix_actions_delegation", "root_id", "delegation_id", "issued_at"),
+        # What can still expire; the rest of a long history is not in it.
+        Index(
+            "ix_actions_open",
+            "ends_at",
+            sqlite_where=text("ends_at IS NOT NULL"),
+            postgresql_where=text("ends_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_actions_task",
+            "task_id",
+            sqlite_where=text("task_id IS NOT NULL"),
+            postgresql_where=text("task_id IS NOT NULL"),
+        ),
+    )
+    root_id: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    delegation_id: Mapped[str]
+    client_id: Mapped[str]
+    resource_server_id: Mapped[str]
+    action: Mapped[str]
+    budget: Mapped[str]  # debit | credit | check | none, as the catalogue said when it was issued
+    state: Mapped[str]
+    details: Mapped[str] = mapped_column(Text)  # agent_action, as granted
+    scope: Mapped[bool] = mapped_column(Boolean)
+    amount: Mapped[int] = mapped_column(server_default=text("0"))
+    authorized: Mapped[int] = mapped_column(server_default=text("0"))
+    captured: Mapped[int] = mapped_column(server_default=text("0"))
+    refunded: Mapped[int] = mapped_column(server_default=text("0"))
+    reference: Mapped[str | None]
+    task_id: Mapped[str | None]
+    jkt: Mapped[str | None]
+    status_list: Mapped[int]
+    status_index: Mapped[int] = mapped_column(Integer)
+    issued_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    # When it ends by itself if nothing more happens; null once it has ended.
+    ends_at: Mapped[datetime | None]
+
+
+class Transfer(Base):
+    """One movement of the ledger, never changed. Every total can be computed again from these rows."""
+
+    __tablename__ = "transfers"
+    __table_args__ = (CheckConstraint("amount >= 0", name="amount"),)
+    root_id: Mapped[str] = mapped_column(primary_key=True)
+    action_id: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(Integer, primary_key=True)
+    kind: Mapped[str]  # reserve | authorize | capture | release | void | expire | refund
+    amount: Mapped[int]
+    at: Mapped[datetime]
+
+
+class IdempotencyKey(Base):
+    """Which request a caller's `Idempotency-Key` stood for, and what it led to."""
+
+    __tablename__ = "idempotency_keys"
+    caller: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request_hash: Mapped[bytes]
+    root_id: Mapped[str]
+    action_id: Mapped[str]
+    answer: Mapped[str | None] = mapped_column(Text)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class SeenToken(Base):
+    """A `jti` that must not be used again: client assertions, DPoP proofs, some workload assertions."""
+
+    __tablename__ = "seen_tokens"
+    issuer: Mapped[str] = mapped_column(primary_key=True)
+    jti_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Revocation(Base):
+    """One row ends everything that it covers, at whatever level (`delegations.standing` decides)."""
+
+    __tablename__ = "revocations"
+    __table_args__ = (Index("ix_revocations_target", "kind", "target"),)
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    kind: Mapped[str]  # delegation | agent | user | trust_domain | task | all
+    target: Mapped[str]
+    reason: Mapped[str]
+    revoked_by: Mapped[str]
+    revoked_at: Mapped[datetime]
+
+
+class SigningKey(Base):
+    """One key of this server; what it may do follows from the times (`tokens.signing_keys`)."""
+
+    __tablename__ = "signing_keys"
+    kid: Mapped[str] = mapped_column(primary_key=True)
+    public_jwk: Mapped[str] = mapped_column(Text)
+    encrypted_private_key: Mapped[bytes]
+    created_at: Mapped[datetime]
+    activates_at: Mapped[datetime]
+    retires_at: Mapped[datetime | None]
+    removed_at: Mapped[datetime | None]
+
+
+class ServerSecret(Base):
+    """A secret that all processes share and that never changes, encrypted at rest."""
+
+    __tablename__ = "server_secrets"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    encrypted_value: Mapped[bytes]
+    created_at: Mapped[datetime]
+
+
+class StatusListBlock(Base):
+    """How many indices of each status list were handed out to processes."""
+
+    __tablename__ = "status_lists"
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True)
+    next_index: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime]
+
+
+class AuditEvent(Base):
+    """One decision, permitted or refused, or one change by an operator. Never changed, never a token."""
+
+    __tablename__ = "audit_events"
+    __table_args__ = (Index("ix_audit_events_delegation", "delegation_id", "id"),)
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    at: Mapped[datetime]
+    event: Mapped[str]
+    client_id: Mapped[str | None]
+    delegation_id: Mapped[str | None]
+    action_id: Mapped[str | None]
+    rule: Mapped[str | None]
+    data: Mapped[str] = mapped_column(Text)  # JSON
