@@ -1,8 +1,12 @@
 """Typed settings: a TOML file, environment variables over it, and a clear word where one of them is wrong."""
 
+import base64
 import ipaddress
 import os
 import re
+import secrets
+import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -13,10 +17,18 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
-SHIPPED = Path(__file__).resolve().parent.parent / "config"
+# The server is run from a checkout, by an editable install: config/ and migrations/ are beside the package.
+# A wheel brings both into its environment's share/authserver instead (pyproject.toml, data-files).
+_CHECKOUT = Path(__file__).resolve().parent.parent
+_SHARE = _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else Path(sys.prefix) / "share" / "authserver"
+SHIPPED = _SHARE / "config"
+MIGRATIONS = _SHARE / "migrations"
 
 ALGORITHMS = ("ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 
@@ -33,19 +45,58 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _https_url(value: str) -> str:
+def _web_url(value: str) -> str:
+    # urlsplit drops tabs and line ends silently, so they are looked for first.
+    if not re.fullmatch(r"[!-~]+", value) or re.search(r'["<>\\^`{|}]', value):
+        raise ValueError("takes a URL in ASCII, without spaces")
     try:
         parts = urlsplit(value)
         port = parts.port  # reading it checks it
     except ValueError as error:
         raise ValueError("takes a URL") from error
     host = parts.hostname or ""
+    if not host or parts.username is not None or "#" in value or port == 0:
+        raise ValueError("takes a URL with a host and without user name or fragment")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         raise ValueError("takes an https URL; http is for loopback addresses only")
-    if not host or parts.username is not None or "?" in value or "#" in value or port == 0:
-        raise ValueError("takes a URL with a host and without user name, query or fragment")
-    if value.endswith("/"):
-        raise ValueError("takes a URL without a slash at its end")
+    return value
+
+
+def _issuer(value: str) -> str:
+    # RFC 8414 §2: no query, no fragment. It is compared letter by letter, so it has one spelling only.
+    parts = urlsplit(_web_url(value))
+    if "?" in value or value.endswith("/"):
+        raise ValueError("takes a URL without query and without a slash at its end")
+    if not value.startswith(f"{parts.scheme}://{parts.netloc.lower()}"):
+        raise ValueError("takes a URL with scheme and host in lower case")
+    return value
+
+
+def _database_url(value: SecretStr) -> SecretStr:
+    try:
+        url = make_url(value.get_secret_value())
+    except (ArgumentError, ValueError) as error:
+        # Not the library's words, which show the URL and so the password in it.
+        raise ValueError("takes a database URL as SQLAlchemy writes it") from error
+    if url.drivername not in ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg"):
+        raise ValueError("takes a URL that begins with sqlite:/// or postgresql+psycopg://")
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        raise ValueError("takes a database in a file: one in memory is gone at the end and not shared")
+    return value
+
+
+def _key_from(text: str) -> bytes:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{43}=?", text):
+        raise ValueError("takes base64url of exactly 32 random bytes (43 characters)")
+    key = base64.urlsafe_b64decode(text[:43] + "=")
+    # Of 32 random bytes, 28 or more differ as a rule; fewer than 16 is a key that somebody typed.
+    if len(set(key)) < 16:
+        raise ValueError("takes random bytes, and these are not")
+    return key
+
+
+def _encryption_key(value: SecretStr) -> SecretStr:
+    _key_from(value.get_secret_value())
     return value
 
 
@@ -57,7 +108,7 @@ def _trust_domain_name(value: str) -> str:
 
 
 Section = TypeVar("Section", bound=BaseModel)
-HttpsUrl = Annotated[str, AfterValidator(_https_url)]
+WebUrl = Annotated[str, AfterValidator(_web_url)]
 
 
 class _Section(BaseModel):
@@ -67,7 +118,7 @@ class _Section(BaseModel):
 class ServerSettings(_Section):
     """Where the server is found by others, and how it listens."""
 
-    issuer: HttpsUrl
+    issuer: Annotated[str, AfterValidator(_issuer)]
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
     workers: int = Field(default=1, ge=1, le=256)
@@ -76,7 +127,7 @@ class ServerSettings(_Section):
 class DatabaseSettings(_Section):
     """Where the records are kept."""
 
-    url: SecretStr
+    url: Annotated[SecretStr, AfterValidator(_database_url)]
     pool_size: int = Field(default=4, ge=1, le=1000)
     statement_timeout: int = Field(default=5_000, ge=100, le=600_000)
 
@@ -84,7 +135,7 @@ class DatabaseSettings(_Section):
 class KeysSettings(_Section):
     """How private keys rest, and how they are replaced."""
 
-    encryption_key: SecretStr | None = None
+    encryption_key: Annotated[SecretStr, AfterValidator(_encryption_key)] | None = None
     encryption_key_file: Path = Path("encryption.key")
     publish_ahead: int = Field(default=600, ge=0, le=86_400)
 
@@ -124,9 +175,9 @@ class TrustDomainSettings(_Section):
     kind: Literal["spiffe", "kubernetes", "oidc"]
     issuer: str | None = None
     jwks_file: Path | None = None
-    jwks_url: str | None = None
+    jwks_url: WebUrl | None = None
     discovery: bool = False
-    bundle_endpoint_url: str | None = None
+    bundle_endpoint_url: WebUrl | None = None
     algorithms: tuple[str, ...] = ("ES256", "RS256")
     max_lifetime: int = Field(default=3600, ge=1, le=31_536_000)
     refuse_repeated_jti: bool = False
@@ -136,18 +187,33 @@ class TrustDomainSettings(_Section):
     stale_for: int = Field(default=3600, ge=0, le=604_800)
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:
+    def _one_source_of_keys(self) -> Self:
         sources = [self.jwks_file, self.jwks_url, self.discovery or None, self.bundle_endpoint_url]
         if sum(source is not None for source in sources) != 1:
             raise ValueError("takes exactly one of jwks_file, jwks_url, discovery and bundle_endpoint_url")
-        if self.kind != "spiffe" and not self.issuer:
-            raise ValueError(f"issuer: a {self.kind} trust domain takes the iss of its assertions")
-        if self.kind == "spiffe" and (self.issuer or self.discovery):
-            raise ValueError("a spiffe trust domain takes no issuer and no discovery")
-        if self.kind != "spiffe" and self.bundle_endpoint_url:
+        if self.discovery and self.issuer:
+            _web_url(self.issuer)
+        urls = [self.jwks_url, self.bundle_endpoint_url, self.issuer if self.discovery else None]
+        if any(url and url.startswith("http:") for url in urls) and not self.allow_private_network:
+            raise ValueError("an http URL takes allow_private_network = true with it")
+        return self
+
+    @model_validator(mode="after")
+    def _what_its_kind_takes(self) -> Self:
+        if self.kind == "spiffe":
+            if self.issuer or self.discovery:
+                raise ValueError("a spiffe trust domain takes no issuer and no discovery")
+            return self
+        # A SPIFFE domain's tokens are known by spiffe://NAME: no other kind may pass for one.
+        if not self.issuer or self.issuer.startswith("spiffe:"):
+            raise ValueError(f"issuer: a trust domain of kind {self.kind} takes the iss of its assertions")
+        if self.bundle_endpoint_url:
             raise ValueError("bundle_endpoint_url is for spiffe trust domains")
-        unknown = set(self.algorithms) - set(ALGORITHMS)
-        if unknown or not self.algorithms:
+        return self
+
+    @model_validator(mode="after")
+    def _known_algorithms(self) -> Self:
+        if not self.algorithms or set(self.algorithms) - set(ALGORITHMS):
             raise ValueError(f"algorithms: takes one or more of {', '.join(ALGORITHMS)}")
         return self
 
@@ -166,10 +232,12 @@ class Settings(BaseSettings):
     delegations: DelegationsSettings = DelegationsSettings()
     dpop: DpopSettings = DpopSettings()
     log: LogSettings = LogSettings()
-    trust_domains: tuple[TrustDomainSettings, ...] = Field(min_length=1)
+    trust_domains: tuple[TrustDomainSettings, ...]
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
+        if not self.trust_domains:
+            raise ValueError("trust_domains: takes one or more")
         names = [domain.name for domain in self.trust_domains]
         issuers = [domain.issuer for domain in self.trust_domains if domain.issuer]
         if len(set(names)) != len(names):
@@ -180,15 +248,73 @@ class Settings(BaseSettings):
 
 
 def load_settings(path: Path | None = None) -> Settings:
-    """Read the configuration file and the environment.
+    """Read the configuration file and, over it, the environment.
 
-    `path` defaults to `AUTHSERVER_CONFIG`, then `config/authserver.toml`. Relative paths in the file are relative to it.
-    Raises `ConfigurationError` with one line for each key that is wrong.
+    `path` defaults to `AUTHSERVER_CONFIG`, then `config/authserver.toml`. Relative paths are relative to that
+    file, also those of the environment. Raises `ConfigurationError` with a line for each key that is wrong.
     """
     path = (path or Path(os.environ.get("AUTHSERVER_CONFIG", SHIPPED / "authserver.toml"))).absolute()
     if not path.is_file():
         raise ConfigurationError(f"{path}: there is no such configuration file (AUTHSERVER_CONFIG names it)")
+    _check_environment()
+    try:
+        loaded = _from_file(path)
+    except ValidationError as error:
+        raise ConfigurationError(_in_words(path, error)) from error
+    except SettingsError as error:
+        raise ConfigurationError(f"environment: {error}: takes JSON") from error
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+    if loaded.keys.encryption_key and not _from_environment("keys", "encryption_key"):
+        _check_private(path, path.stat())
+    return _with_absolute_paths(loaded, path.parent)
 
+
+def read_encryption_key(keys: KeysSettings) -> bytes | None:
+    """The key that private keys are encrypted with, 32 bytes; None where its file is still to be made.
+
+    Raises `ConfigurationError` where others can read the file, or it holds no such key.
+    """
+    if keys.encryption_key:
+        return _key_from(keys.encryption_key.get_secret_value())
+    path = keys.encryption_key_file
+    try:
+        with path.open("rb") as file:
+            _check_private(path, os.fstat(file.fileno()))
+            text = file.read(100).decode("ascii", "replace").strip()
+        return _key_from(text)
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigurationError(f"{path}: keys.encryption_key_file: {reason}") from error
+
+
+def create_encryption_key(keys: KeysSettings) -> bytes:
+    """Make the file of the encryption key, mode 0600. Where another process was faster, its key counts.
+
+    The file appears under its name whole or not at all. Raises `ConfigurationError` if it cannot be made.
+    """
+    path = keys.encryption_key_file
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # It opens with O_EXCL and mode 0600, and takes its own name away at the end.
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{path.name}.") as file:
+            file.write(base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=") + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+            os.link(file.name, path)  # unlike a rename, it never replaces
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise ConfigurationError(f"{path}: keys.encryption_key_file: {error.strerror}") from error
+    key = read_encryption_key(keys)
+    if key is None:
+        raise ConfigurationError(f"{path}: keys.encryption_key_file: was taken away as soon as it was made")
+    return key
+
+
+def _from_file(path: Path) -> Settings:
     class _FromFile(Settings):
         @classmethod
         def settings_customise_sources(
@@ -201,40 +327,79 @@ def load_settings(path: Path | None = None) -> Settings:
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)
 
-    try:
-        loaded = _FromFile()  # type: ignore[call-arg]  # its values come from the file and the environment
-    except ValidationError as error:
-        raise ConfigurationError(_in_words(path, error)) from error
-    except ValueError as error:
-        raise ConfigurationError(f"{path}: {error}") from error
-    return _with_absolute_paths(loaded, path.parent)
+    return _FromFile()  # type: ignore[call-arg]  # its values come from the file and the environment
+
+
+def _check_environment() -> None:
+    sections = {
+        name for name, field in Settings.model_fields.items() if isinstance(field.annotation, type(_Section))
+    }
+    for name in os.environ:
+        said = re.match(r"authserver_(.+?)__", name.lower())
+        if said and said[1] not in sections:
+            raise ConfigurationError(f"{name}: is not a key of the configuration")
+    # Flask reads it by itself, and then shows its insides to whoever causes an error.
+    if os.environ.get("FLASK_DEBUG", "").lower() not in ("", "0", "false", "no"):
+        raise ConfigurationError("FLASK_DEBUG: takes no value here: this server has no debug mode")
+
+
+def _from_environment(section: str = "", key: str = "") -> str | None:
+    # The variable that says this key, if there is one: by itself, or as a part of its whole section.
+    said = {name.lower(): name for name in os.environ}
+    return said.get(f"authserver_{section}__{key}") or said.get(f"authserver_{section}")
+
+
+def _check_private(path: Path, status: os.stat_result) -> None:
+    if status.st_mode & 0o077:
+        raise ConfigurationError(f"{path}: holds a key and others can read it; takes mode 0600 (chmod 600)")
+    if status.st_uid != os.geteuid():
+        raise ConfigurationError(f"{path}: holds a key; takes the user who runs the server as its owner")
+
+
+_WORDS = {
+    "missing": "is required",
+    "extra_forbidden": "is not a key of the configuration",
+    "greater_than_equal": "takes {ge} or more",
+    "less_than_equal": "takes {le} or less",
+    "int_type": "takes a whole number",
+    "int_parsing": "takes a whole number",
+    "int_from_float": "takes a whole number",
+    "bool_type": "takes true or false",
+    "bool_parsing": "takes true or false",
+    "string_type": "takes a text",
+    "path_type": "takes a path",
+    "tuple_type": "takes an array",
+    "model_type": "takes a section",
+}
 
 
 def _in_words(path: Path, error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False, include_input=False):
-        key = ".".join(str(part) for part in problem["loc"]) or "configuration"
-        message = problem["msg"].removeprefix("Value error, ")
-        kind = problem["type"]
-        if kind == "missing":
-            message = "is required"
-        elif kind == "extra_forbidden":
-            message = "is not a key of the configuration"
-        lines.append(f"{path}: {key}: {message}")
+        key = [str(part) for part in problem["loc"]]
+        message = problem["msg"].removeprefix("Value error, ").replace("Input should be ", "takes ")
+        if words := _WORDS.get(problem["type"]):
+            message = words.format_map(problem.get("ctx", {}))
+        place = str(_from_environment(*key[:2]) or path)
+        lines.append(": ".join(part for part in (place, ".".join(key), message) if part))
     return "\n".join(lines)
 
 
 def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
-    url = settings.database.url.get_secret_value()
-    if match := re.fullmatch(r"(sqlite(?:\+\w+)?:///)([^/:?].*)", url):
-        url = f"{match[1]}{base / match[2]}"
     changes: dict[str, Any] = {
         "keys": _absolute(settings.keys, base),
         "catalogue": _absolute(settings.catalogue, base),
         "trust_domains": tuple(_absolute(domain, base) for domain in settings.trust_domains),
-        "database": settings.database.model_copy(update={"url": SecretStr(url)}),
+        "database": settings.database.model_copy(update={"url": _absolute_url(settings.database.url, base)}),
     }
     return settings.model_copy(update=changes)
+
+
+def _absolute_url(value: SecretStr, base: Path) -> SecretStr:
+    url = make_url(value.get_secret_value())
+    if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith("file:"):
+        return value
+    return SecretStr(url.set(database=str(base / url.database)).render_as_string(hide_password=False))
 
 
 def _absolute(section: Section, base: Path) -> Section:

@@ -4,14 +4,13 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -29,7 +28,7 @@ _RETRIED_STATES = {"40001", "40P01", "55P03"}
 _REVOCATION_LOCK = 0x61757468
 
 
-class Conflict(Exception):
+class Conflict(Exception):  # noqa: N818  # a turn of events, not an error
     """Two transactions met; doing this one again from its start will do."""
 
 
@@ -49,15 +48,12 @@ class Database:
 
     def __init__(self, url: str, pool_size: int = 4, statement_timeout: int = 5_000) -> None:
         """`url` as SQLAlchemy writes it (`sqlite:///…`, `postgresql+psycopg://…`); `statement_timeout` in milliseconds."""
-        self.url = make_url(url)
-        if self.url.drivername == "postgresql":
-            self.url = self.url.set(drivername="postgresql+psycopg")
+        self.url = _with_driver(make_url(url))
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = (
-            _sqlite_engine(self, statement_timeout)
-            if self.is_sqlite
-            else _postgresql_engine(self, pool_size, statement_timeout)
-        )
+        engine = _sqlite_engine if self.is_sqlite else _postgresql_engine
+        self.engine = engine(self.url, pool_size, statement_timeout)
+        # A writer on SQLite takes the write lock at its start: a read that grows into a write could not be retried.
+        self._writer = self.engine.execution_options(authserver_begin="BEGIN IMMEDIATE")
         self._queue = _WriterQueue(self.url.database if self.is_sqlite else None)
 
     def write(self, work: Callable[[Connection], Result]) -> Result:
@@ -68,16 +64,15 @@ class Database:
         """
         for attempt in range(_TRIES):
             try:
-                with self._queue, self.engine.connect() as connection:
+                with self._queue, self._writer.connect() as connection:
                     result = work(connection)
-                    connection.commit()
+                    _commit(connection)
                     return result
             except Conflict:
                 pass
             except (SQLAlchemyError, OSError) as error:
                 if not _worth_another_try(error):
-                    log.error("database.failed", error=type(error).__name__, detail=_detail(error))
-                    raise unavailable() from error
+                    raise _unavailable_after(error) from error
             time.sleep(0.002 * 2**attempt)
         log.error("database.conflicts", tries=_TRIES)
         raise unavailable()
@@ -88,8 +83,7 @@ class Database:
             with self.engine.connect() as connection:
                 return work(connection)
         except (SQLAlchemyError, OSError) as error:
-            log.error("database.failed", error=type(error).__name__, detail=_detail(error))
-            raise unavailable() from error
+            raise _unavailable_after(error) from error
 
     def dispose(self) -> None:
         """Close all connections."""
@@ -100,7 +94,7 @@ def hold_off_revocations(connection: Connection) -> None:
     """Let no revocation commit until this transaction has ended (many holders at once).
 
     INVARIANT: no action row is committed after the commit of a revocation that covers it
-    (test_a_revocation_and_exchanges_race). SQLite has one writer at a time and needs nothing more.
+    (test_nothing_is_minted_after_a_revocation_that_races). SQLite has one writer at a time and needs nothing more.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(_SHARED_LOCK)
@@ -114,6 +108,20 @@ def wait_for_exchanges(connection: Connection) -> None:
 
 _SHARED_LOCK = text(f"SELECT pg_advisory_xact_lock_shared({_REVOCATION_LOCK})")
 _EXCLUSIVE_LOCK = text(f"SELECT pg_advisory_xact_lock({_REVOCATION_LOCK})")
+
+
+def _with_driver(url: URL) -> URL:
+    return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+
+
+def _commit(connection: Connection) -> None:
+    try:
+        connection.commit()
+    except DBAPIError as error:
+        # The server may have committed before the connection broke: to do it again would do it twice.
+        if error.connection_invalidated:
+            raise _unavailable_after(error) from error
+        raise
 
 
 class _WriterQueue:
@@ -139,7 +147,7 @@ class _WriterQueue:
             raise
 
     def __exit__(self, *exception: object) -> None:
-        if self._path is None or self._file is None:
+        if self._file is None:
             return
         try:
             fcntl.flock(self._file, fcntl.LOCK_UN)
@@ -147,11 +155,11 @@ class _WriterQueue:
             self._turn.release()
 
 
-def _sqlite_engine(database: Database, timeout: int) -> Engine:
+def _sqlite_engine(url: URL, pool_size: int, timeout: int) -> Engine:
     engine = create_engine(
-        database.url,
+        url,
         connect_args={"timeout": timeout / 1000, "check_same_thread": False},
-        pool_size=32,
+        pool_size=32,  # a connection is a file handle here; one for each thread that reads
         max_overflow=0,
     )
 
@@ -166,37 +174,32 @@ def _sqlite_engine(database: Database, timeout: int) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        # A writer takes the write lock at its start: a read that grows into a write could not be retried.
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if database._queue._turn.locked() else "BEGIN")
+        connection.exec_driver_sql(connection.get_execution_options().get("authserver_begin", "BEGIN"))
 
     return engine
 
 
-def _postgresql_engine(database: Database, pool_size: int, timeout: int) -> Engine:
-    engine = create_engine(
-        database.url,
+def _postgresql_engine(url: URL, pool_size: int, timeout: int) -> Engine:
+    return create_engine(
+        url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
-        pool_pre_ping=False,
-        connect_args={
-            "connect_timeout": 5,
-            # PgBouncer in transaction mode knows no prepared statements of a session.
-            "prepare_threshold": None,
-        },
+        connect_args={"connect_timeout": 5, "options": f"-c statement_timeout={timeout}"},
     )
-    return engine
 
 
 def _worth_another_try(error: Exception) -> bool:
     if isinstance(error, PoolTimeout) or not isinstance(error, DBAPIError):
         return False
     if error.connection_invalidated:
-        return True  # the server went away before the commit was asked for, or a new one took over
+        return True  # before the commit: the server went away, or a new one took over
     state = getattr(error.orig, "sqlstate", None)
     return state in _RETRIED_STATES or (isinstance(error, OperationalError) and "locked" in str(error.orig))
 
 
-def _detail(error: Exception) -> str:
+def _unavailable_after(error: Exception) -> Refusal:
     # The driver's own words; SQLAlchemy's would show the statement's parameters.
-    return str(getattr(error, "orig", error)).splitlines()[0] if str(error) else ""
+    detail = str(getattr(error, "orig", error)).splitlines()
+    log.error("database.failed", error=type(error).__name__, detail=detail[0] if detail else "")
+    return unavailable()

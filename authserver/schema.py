@@ -179,6 +179,7 @@ class Action(Base):
         CheckConstraint("authorized <= amount AND captured <= amount", name="amount"),
         Index("ix_actions_id", "id"),
         Index("ix_actions_delegation", "root_id", "delegation_id", "issued_at"),
+        Index("ix_actions_status", "status_list"),
         # What can still expire; the rest of a long history is not in it.
         Index(
             "ix_actions_open",

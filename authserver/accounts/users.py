@@ -1,0 +1,90 @@
+"""Users as rows: the people whose authority is delegated, and those who operate the server."""
+
+import hashlib
+import json
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from argon2 import PasswordHasher
+from sqlalchemy import Connection, Row, select
+from sqlalchemy.exc import IntegrityError
+
+from authserver.schema import User as UserRow
+
+_TABLE = UserRow.__table__
+_ENROLMENT_LASTS = timedelta(days=1)
+
+
+class UserExists(Exception):  # noqa: N818
+    """There is a user of that name already."""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A person. `role` is set for operators of the server, `groups` are the groups that approve."""
+
+    user_id: str
+    username: str
+    name: str
+    role: str | None
+    groups: tuple[str, ...]
+    created_at: datetime
+    disabled_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewUser:
+    """A user to be made. `password` is hashed with argon2id and never kept."""
+
+    username: str
+    name: str
+    role: str | None = None
+    groups: tuple[str, ...] = ()
+    password: str | None = None
+
+
+def create(connection: Connection, new: NewUser, now: datetime) -> tuple[str, str]:
+    """Record a user; returns the id and a secret for one use within a day, with which they enrol. Raises `UserExists`."""
+    user_id, secret = secrets.token_urlsafe(12), secrets.token_urlsafe(32)
+    row = {
+        "user_id": user_id,
+        "username": new.username,
+        "name": new.name,
+        "role": new.role,
+        "groups": json.dumps(list(new.groups)),
+        "password_hash": PasswordHasher().hash(new.password) if new.password is not None else None,
+        "enrolment_hash": hashlib.sha256(secret.encode()).digest(),
+        "enrolment_expires_at": now + _ENROLMENT_LASTS,
+        "created_at": now,
+    }
+    try:
+        connection.execute(_TABLE.insert(), row)
+    except IntegrityError as error:
+        raise UserExists(new.username) from error
+    return user_id, secret
+
+
+def find(connection: Connection, name: str) -> User | None:
+    """The user of that user name or id."""
+    row = connection.execute(
+        select(_TABLE).where((_TABLE.c.username == name) | (_TABLE.c.user_id == name)).order_by(_TABLE.c.username != name)
+    ).first()
+    return None if row is None else _user(row)
+
+
+def list_all(connection: Connection) -> list[User]:
+    """All users by user name."""
+    return [_user(row) for row in connection.execute(select(_TABLE).order_by(_TABLE.c.username))]
+
+
+def _user(row: Row[tuple[object, ...]]) -> User:
+    return User(
+        row.user_id,
+        row.username,
+        row.name,
+        row.role,
+        tuple(json.loads(row.groups)),
+        row.created_at,
+        row.disabled_at,
+    )

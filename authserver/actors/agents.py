@@ -1,0 +1,105 @@
+"""Agents: OAuth clients that are each bound to one workload identity."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from authserver.actors import AlreadyRegistered, NotRegistered
+from authserver.schema import Agent as AgentRow
+
+_agents = AgentRow.__table__
+_ALL = select(_agents)
+_BY_CLIENT_ID = _ALL.where(_agents.c.client_id == bindparam("client_id"))
+_BY_WORKLOAD = _ALL.where(
+    _agents.c.trust_domain == bindparam("trust_domain"), _agents.c.subject == bindparam("subject")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A registered agent. `subject` is its workload's in `trust_domain`, compared as exact text.
+
+    `actions` are those it may ever be allowed, `None` for whatever users delegate; `jwks` is the JWK Set
+    (JSON text) it may use for `private_key_jwt`. `disabled_at` is set once it may do nothing any more.
+    """
+
+    client_id: str
+    trust_domain: str
+    subject: str
+    name: str
+    owner: str | None
+    actions: frozenset[str] | None
+    redirect_uris: tuple[str, ...]
+    jwks: str | None
+    created_at: datetime
+    disabled_at: datetime | None
+
+
+def find(connection: Connection, client_id: str) -> Agent | None:
+    """The agent of that `client_id`, disabled or not."""
+    row = connection.execute(_BY_CLIENT_ID, {"client_id": client_id}).one_or_none()
+    return None if row is None else _agent(row)
+
+
+def find_by_workload(connection: Connection, trust_domain: str, subject: str) -> Agent | None:
+    """The agent that the workload is, disabled or not: `subject` is compared as exact text, never as a prefix
+    or pattern.
+    """
+    row = connection.execute(_BY_WORKLOAD, {"trust_domain": trust_domain, "subject": subject}).one_or_none()
+    return None if row is None else _agent(row)
+
+
+def list_all(connection: Connection) -> tuple[Agent, ...]:
+    """All agents, by `client_id`."""
+    return tuple(_agent(row) for row in connection.execute(_ALL.order_by(_agents.c.client_id)))
+
+
+def create(connection: Connection, agent: Agent) -> None:
+    """Register an agent. Raises `AlreadyRegistered` where its `client_id` or its workload is taken; roll back
+    then.
+    """
+    row = {
+        "client_id": agent.client_id,
+        "trust_domain": agent.trust_domain,
+        "subject": agent.subject,
+        "name": agent.name,
+        "owner": agent.owner,
+        "actions": None if agent.actions is None else json.dumps(sorted(agent.actions)),
+        "redirect_uris": json.dumps(agent.redirect_uris),
+        "jwks": agent.jwks,
+        "created_at": agent.created_at,
+        "disabled_at": agent.disabled_at,
+    }
+    try:
+        connection.execute(insert(AgentRow), row)
+    except IntegrityError as error:
+        raise AlreadyRegistered from error
+
+
+def disable(connection: Connection, client_id: str, now: datetime) -> None:
+    """End what the agent may do; the first time counts. Raises `NotRegistered`."""
+    first = func.coalesce(_agents.c.disabled_at, now)
+    changed = connection.execute(
+        update(AgentRow).where(_agents.c.client_id == client_id).values(disabled_at=first)
+    )
+    if changed.rowcount != 1:
+        raise NotRegistered
+
+
+def _agent(row: Row[Any]) -> Agent:
+    return Agent(
+        client_id=row.client_id,
+        trust_domain=row.trust_domain,
+        subject=row.subject,
+        name=row.name,
+        owner=row.owner,
+        actions=None if row.actions is None else frozenset(json.loads(row.actions)),
+        redirect_uris=tuple(json.loads(row.redirect_uris)),
+        jwks=row.jwks,
+        created_at=row.created_at,
+        disabled_at=row.disabled_at,
+    )

@@ -1,0 +1,46 @@
+"""The memory of tokens that may be used once, shared by all processes."""
+
+import hashlib
+from datetime import datetime
+
+from sqlalchemy import Connection, Insert
+from sqlalchemy.dialects import postgresql, sqlite
+
+from authserver.jose import LEEWAY
+from authserver.schema import SeenToken
+
+# The primary key is the check: whoever inserts the row first has used the token (threats A49).
+_INSERT: dict[str, Insert] = {
+    "sqlite": sqlite.insert(SeenToken).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(SeenToken).on_conflict_do_nothing(),
+}
+
+
+class Replayed(Exception):
+    """A token with this `jti` was used before."""
+
+
+def remember(connection: Connection, issuer: str, jti: str, expires_at: datetime) -> None:
+    """Use up the `jti` of a token of `issuer` that ends at `expires_at`. Raises `Replayed` where it was used
+    before.
+
+    It counts once the caller's transaction commits. The row is kept for the leeway with which `exp` is read,
+    too.
+    """
+    if not _insert(connection, issuer, jti, expires_at):
+        raise Replayed
+
+
+def remember_quietly(connection: Connection, issuer: str, jti: str, expires_at: datetime) -> None:
+    """The same for a token whose request was refused anyway: it stays used, whoever used it first."""
+    _insert(connection, issuer, jti, expires_at)
+
+
+def _insert(connection: Connection, issuer: str, jti: str, expires_at: datetime) -> bool:
+    row = {
+        "issuer": issuer,
+        # Keyed on the jti, never on the text: an ECDSA signature can be written in more than one way (A15).
+        "jti_hash": hashlib.sha256(jti.encode()).digest(),
+        "expires_at": expires_at + LEEWAY,
+    }
+    return connection.execute(_INSERT[connection.dialect.name], row).rowcount == 1

@@ -1,0 +1,123 @@
+"""Resource servers: who validates and redeems action tokens."""
+
+import hashlib
+import json
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from authserver.actors import AlreadyRegistered, NotRegistered
+from authserver.policy.details import Merchant
+from authserver.schema import ResourceServer as ResourceServerRow
+
+_servers = ResourceServerRow.__table__
+_ALL = select(_servers)
+_BY_ID = _ALL.where(_servers.c.id == bindparam("id"))
+_BY_IDENTIFIER = _ALL.where(_servers.c.identifier == bindparam("identifier"))
+_BY_SUBJECT = _ALL.where(_servers.c.subject == bindparam("subject"))
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceServer:
+    """A registered resource server. `identifier` is its RFC 8707 URI, compared as exact text.
+
+    `merchant` are the facts on record where it is one merchant, `None` for a platform. `auth_method` is
+    `client_secret_basic` (with `secret_hash`, SHA-256), `private_key_jwt` (with `jwks`, JSON text) or
+    `jwt-spiffe` (with `subject`, a SPIFFE ID).
+    """
+
+    id: str
+    identifier: str
+    name: str
+    merchant: Merchant | None
+    auth_method: str
+    secret_hash: bytes | None = field(repr=False)
+    jwks: str | None
+    subject: str | None
+    created_at: datetime
+    disabled_at: datetime | None
+
+
+def new_secret() -> tuple[str, bytes]:
+    """A secret of 256 random bits, to be shown once, and the hash of it, to be kept."""
+    secret = secrets.token_urlsafe(32)
+    return secret, hash_secret(secret)
+
+
+def hash_secret(secret: str) -> bytes:
+    """What is kept of a secret. It has 256 random bits, so one round of SHA-256 is as good as many."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+def find(connection: Connection, id: str) -> ResourceServer | None:
+    """The resource server of that id, disabled or not."""
+    row = connection.execute(_BY_ID, {"id": id}).one_or_none()
+    return None if row is None else _resource_server(row)
+
+
+def find_by_identifier(connection: Connection, identifier: str) -> ResourceServer | None:
+    """The resource server of that identifier, disabled or not; compared as exact text (RFC 8707 §2)."""
+    row = connection.execute(_BY_IDENTIFIER, {"identifier": identifier}).one_or_none()
+    return None if row is None else _resource_server(row)
+
+
+def find_by_subject(connection: Connection, subject: str) -> ResourceServer | None:
+    """The resource server whose workload has that SPIFFE ID, disabled or not."""
+    row = connection.execute(_BY_SUBJECT, {"subject": subject}).one_or_none()
+    return None if row is None else _resource_server(row)
+
+
+def list_all(connection: Connection) -> tuple[ResourceServer, ...]:
+    """All resource servers, by identifier."""
+    return tuple(_resource_server(row) for row in connection.execute(_ALL.order_by(_servers.c.identifier)))
+
+
+def create(connection: Connection, server: ResourceServer) -> None:
+    """Register a resource server. Raises `AlreadyRegistered` where its id, identifier or subject is taken;
+    roll back then.
+    """
+    row = {
+        "id": server.id,
+        "identifier": server.identifier,
+        "name": server.name,
+        "merchant": None if server.merchant is None else json.dumps(server.merchant.to_json()),
+        "auth_method": server.auth_method,
+        "secret_hash": server.secret_hash,
+        "jwks": server.jwks,
+        "subject": server.subject,
+        "created_at": server.created_at,
+        "disabled_at": server.disabled_at,
+    }
+    try:
+        connection.execute(insert(ResourceServerRow), row)
+    except IntegrityError as error:
+        raise AlreadyRegistered from error
+
+
+def disable(connection: Connection, id: str, now: datetime) -> None:
+    """End what the resource server may do; the first time counts. Raises `NotRegistered`."""
+    first = func.coalesce(_servers.c.disabled_at, now)
+    changed = connection.execute(
+        update(ResourceServerRow).where(_servers.c.id == id).values(disabled_at=first)
+    )
+    if changed.rowcount != 1:
+        raise NotRegistered
+
+
+def _resource_server(row: Row[Any]) -> ResourceServer:
+    return ResourceServer(
+        id=row.id,
+        identifier=row.identifier,
+        name=row.name,
+        merchant=None if row.merchant is None else Merchant.parse(json.loads(row.merchant)),
+        auth_method=row.auth_method,
+        secret_hash=row.secret_hash,
+        jwks=row.jwks,
+        subject=row.subject,
+        created_at=row.created_at,
+        disabled_at=row.disabled_at,
+    )

@@ -1,0 +1,117 @@
+"""Wiring: configuration in, Flask application out."""
+
+from collections.abc import Callable
+from functools import wraps
+from urllib.parse import urlsplit
+
+import structlog
+from flask import Blueprint, Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from authserver.clock import Clock, SystemClock
+from authserver.config import ConfigurationError, Settings, load_settings
+from authserver.db import Database
+from authserver.endpoints import health, introspection, metadata, revocation
+from authserver.endpoints.answers import error_answer, json_answer
+from authserver.endpoints.token import TokenEndpoint
+from authserver.errors import Refusal
+from authserver.logs import configure_logging
+from authserver.migration import is_current
+from authserver.services import Services, open_database, open_services
+
+log = structlog.get_logger()
+Answer = Callable[..., Response]
+
+
+def create_app(settings: Settings | None = None, clock: Clock | None = None) -> Flask:
+    """The server as a WSGI application.
+
+    `settings` default to the configuration file, `clock` to the machine's. Raises `ConfigurationError`; also where the
+    database's schema is behind.
+    """
+    settings = settings or load_settings()
+    configure_logging(settings.log.level, settings.log.format)
+    database = open_database(settings)
+    _schema_is_current(database)
+    services = open_services(settings, clock or SystemClock(), database)
+    services.trust_domains.warm_up(services.clock.now())
+    return build(services)
+
+
+def build(services: Services) -> Flask:
+    """The application around services that are open already."""
+    app = Flask("authserver", static_folder=None)
+    app.extensions["authserver"] = services
+    prefix = urlsplit(services.issuer).path
+    app.register_blueprint(_oauth(services), url_prefix=prefix or None)
+    if prefix:
+        # RFC 8414 §3.1: for an issuer with a path, the well-known part goes before it.
+        app.add_url_rule(
+            f"/.well-known/oauth-authorization-server{prefix}",
+            "metadata_with_path",
+            lambda: metadata.metadata_response(services),
+        )
+    app.register_error_handler(Exception, _unexpected)
+    app.register_error_handler(HTTPException, _http_error)
+    app.after_request(_guarded)
+    return app
+
+
+def _oauth(services: Services) -> Blueprint:
+    endpoint = TokenEndpoint(services)
+    routes = Blueprint("oauth", __name__)
+    _route(routes, "POST", "/oauth/token", lambda: endpoint.respond(request))
+    _route(routes, "POST", "/oauth/introspect", lambda: introspection.respond(services, request))
+    _route(routes, "POST", "/oauth/revoke", lambda: revocation.respond(services, request))
+    _route(routes, "GET", "/oauth/jwks", lambda: metadata.jwks_response(services))
+    _route(
+        routes,
+        "GET",
+        "/oauth/status/<int:list_id>",
+        lambda list_id: metadata.status_list_response(services, list_id),
+    )
+    _route(
+        routes,
+        "GET",
+        "/.well-known/oauth-authorization-server",
+        lambda: metadata.metadata_response(services),
+    )
+    _route(routes, "GET", "/healthz", health.alive)
+    _route(routes, "GET", "/readyz", lambda: health.ready(services))
+    return routes
+
+
+def _route(routes: Blueprint, method: str, path: str, answer: Answer) -> None:
+    @wraps(answer)
+    def respond(**arguments: int) -> Response:
+        try:
+            return answer(**arguments)
+        except Refusal as refusal:
+            return error_answer(refusal)
+
+    routes.add_url_rule(path, f"{method} {path}".replace(".", "_"), respond, methods=[method])
+
+
+def _guarded(response: Response) -> Response:
+    # Nothing that is served here is a page: no sniffing, no framing, no content of any kind.
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+    return response
+
+
+def _http_error(error: HTTPException) -> Response:
+    code = "invalid_request" if error.code != 404 else "not_found"
+    answer = json_answer({"error": code, "error_description": error.name.lower()}, error.code or 500)
+    if error.get_response().headers.get("Allow"):
+        answer.headers["Allow"] = error.get_response().headers["Allow"]
+    return answer
+
+
+def _unexpected(error: Exception) -> Response:
+    log.error("request.failed", error=type(error).__name__, path=request.path, exc_info=error)
+    return json_answer({"error": "server_error", "error_description": "the server failed; this was recorded"}, 500)
+
+
+def _schema_is_current(database: Database) -> None:
+    if not is_current(database):
+        raise ConfigurationError("the database's schema is behind: run  python manage.py migrate")

@@ -1,0 +1,1 @@
+"""What was decided, when, for whom and by which rule."""

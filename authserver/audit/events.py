@@ -1,0 +1,98 @@
+"""One append-only event for each decision, permitted or refused, and for each change by an operator; never a token."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import Connection, Row, select
+
+from authserver.errors import Refusal
+from authserver.schema import AuditEvent
+
+_TABLE = AuditEvent.__table__
+
+
+@dataclass(slots=True)
+class Record:
+    """An event being written: a use case fills in who and what as it learns them, so that a refusal can tell as much."""
+
+    event: str  # the use case: exchange, introspection, revocation, …
+    client_id: str | None = None
+    delegation_id: str | None = None
+    action_id: str | None = None
+    rule: str | None = None
+    data: dict[str, object] = field(default_factory=dict)
+
+    def permitted(self, connection: Connection, now: datetime) -> None:
+        """Write that the use case said yes, in the transaction that makes it true."""
+        self._write(connection, now, "permitted")
+
+    def refused(self, connection: Connection, now: datetime, refusal: Refusal) -> None:
+        """Write that the use case said no, and why."""
+        self.rule = refusal.rule or refusal.error
+        self.data |= {"error": refusal.error, "description": refusal.description}
+        if refusal.violations:
+            self.data["violations"] = [violation.to_json() for violation in refusal.violations]
+        self._write(connection, now, "refused")
+
+    def changed(self, connection: Connection, now: datetime, **data: object) -> None:
+        """Write that somebody changed a record."""
+        self.data |= data
+        self._write(connection, now, None)
+
+    def _write(self, connection: Connection, now: datetime, outcome: str | None) -> None:
+        row = {
+            "at": now,
+            "event": f"{self.event}.{outcome}" if outcome else self.event,
+            "client_id": self.client_id,
+            "delegation_id": self.delegation_id,
+            "action_id": self.action_id,
+            "rule": self.rule,
+            "data": json.dumps(self.data, separators=(",", ":"), ensure_ascii=True),
+        }
+        connection.execute(_TABLE.insert().inline(), row)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event as it was written."""
+
+    id: int
+    at: datetime
+    event: str
+    client_id: str | None
+    delegation_id: str | None
+    action_id: str | None
+    rule: str | None
+    data: Mapping[str, object]
+
+    def to_json(self) -> dict[str, object]:
+        """The event as it is exported; members that say nothing are left out."""
+        members = {
+            "id": self.id,
+            "at": self.at.isoformat().replace("+00:00", "Z"),
+            "event": self.event,
+            "client_id": self.client_id,
+            "delegation_id": self.delegation_id,
+            "action_id": self.action_id,
+            "rule": self.rule,
+            "data": dict(self.data),
+        }
+        return {name: value for name, value in members.items() if value is not None}
+
+
+def all_events(connection: Connection, *, page: int = 1_000) -> Iterator[Event]:
+    """Every event, oldest first."""
+    last = 0
+    while rows := connection.execute(
+        select(_TABLE).where(_TABLE.c.id > last).order_by(_TABLE.c.id).limit(page)
+    ).all():
+        yield from map(_event, rows)
+        last = rows[-1].id
+
+
+def _event(row: Row[tuple[object, ...]]) -> Event:
+    return Event(
+        row.id, row.at, row.event, row.client_id, row.delegation_id, row.action_id, row.rule, json.loads(row.data)
+    )

@@ -1,0 +1,162 @@
+"""Delegations as rows, and the chain from the root to one of them."""
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, Row, Select, func, select
+
+from authserver.delegations.stored_details import StoredDetails
+from authserver.policy.details import DelegationDetails
+from authserver.schema import Agent, Budget, Delegation, Revocation, User
+
+_DELEGATIONS, _BUDGETS = Delegation.__table__, Budget.__table__
+_AGENTS, _USERS, _REVOCATIONS = Agent.__table__, User.__table__, Revocation.__table__
+
+
+@dataclass(frozen=True, slots=True)
+class DelegationRecord:
+    """One delegation with whom it binds and what it has spent. Money is in minor units of its currency."""
+
+    id: str
+    root_id: str
+    path: tuple[str, ...]  # ids from the root to this one
+    user_id: str
+    user_disabled_at: datetime | None
+    client_id: str
+    trust_domain: str
+    subject: str
+    agent_disabled_at: datetime | None
+    details: DelegationDetails
+    details_text: str
+    not_before: datetime
+    expires_at: datetime
+    created_at: datetime
+    created_by: str
+    paused_at: datetime | None
+    revocations_before: int
+    total_spent: int  # reserved + authorized + captured - refunded
+    action_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A delegation and all above it, root first. `newest_revocation` is the id of the last one of any kind."""
+
+    links: tuple[DelegationRecord, ...]
+    newest_revocation: int
+
+    @property
+    def leaf(self) -> DelegationRecord:
+        """The delegation in hand."""
+        return self.links[-1]
+
+    @property
+    def root_id(self) -> str:
+        """What all delegations of the chain share."""
+        return self.leaf.root_id
+
+
+_SPENT = _BUDGETS.c.reserved + _BUDGETS.c.authorized + _BUDGETS.c.captured - _BUDGETS.c.refunded
+_LINKS: Select[tuple[object, ...]] = select(
+    _DELEGATIONS,
+    _SPENT.label("total_spent"),
+    _BUDGETS.c.action_count,
+    _AGENTS.c.trust_domain,
+    _AGENTS.c.subject,
+    _AGENTS.c.disabled_at.label("agent_disabled_at"),
+    _USERS.c.disabled_at.label("user_disabled_at"),
+    select(func.coalesce(func.max(_REVOCATIONS.c.id), 0)).scalar_subquery().label("newest_revocation"),
+).select_from(
+    _DELEGATIONS.join(
+        _BUDGETS,
+        (_BUDGETS.c.root_id == _DELEGATIONS.c.root_id) & (_BUDGETS.c.delegation_id == _DELEGATIONS.c.id),
+    )
+    .join(_AGENTS, _AGENTS.c.client_id == _DELEGATIONS.c.client_id)
+    .join(_USERS, _USERS.c.user_id == _DELEGATIONS.c.user_id)
+)
+
+
+def load_chain(connection: Connection, delegation_id: str, stored: StoredDetails) -> Chain | None:
+    """The delegation and all above it, or None where there is no such delegation."""
+    leaf = connection.execute(_LINKS.where(_DELEGATIONS.c.id == delegation_id)).first()
+    if leaf is None:
+        return None
+    above = leaf.path.split(" ")[:-1]
+    rows: list[Row[tuple[object, ...]]] = [leaf]
+    if above:
+        query = _LINKS.where(_DELEGATIONS.c.root_id == leaf.root_id, _DELEGATIONS.c.id.in_(above))
+        rows += connection.execute(query).all()
+    rows.sort(key=lambda row: len(row.path))
+    return Chain(tuple(_record(row, stored) for row in rows), leaf.newest_revocation)
+
+
+def list_delegations(connection: Connection, stored: StoredDetails) -> Iterable[DelegationRecord]:
+    """All delegations, oldest first."""
+    for row in connection.execute(_LINKS.order_by(_DELEGATIONS.c.created_at, _DELEGATIONS.c.id)):
+        yield _record(row, stored)
+
+
+@dataclass(frozen=True, slots=True)
+class NewDelegation:
+    """A delegation to be recorded. `details` are final: `not_before` is set and `expires` is bounded."""
+
+    user_id: str
+    client_id: str
+    details: DelegationDetails
+    not_before: datetime
+    created_by: str
+
+
+def create(connection: Connection, new: NewDelegation, stored: StoredDetails, now: datetime) -> str:
+    """Record a root delegation with its empty budget; returns its id. Revocations must be held off meanwhile."""
+    delegation_id = secrets.token_urlsafe(16)
+    newest = connection.scalar(select(func.coalesce(func.max(_REVOCATIONS.c.id), 0)))
+    row = {
+        "root_id": delegation_id,
+        "id": delegation_id,
+        "path": delegation_id,
+        "user_id": new.user_id,
+        "client_id": new.client_id,
+        "details": stored.write(new.details),
+        "not_before": new.not_before,
+        "expires_at": new.details.expires,
+        "created_at": now,
+        "created_by": new.created_by,
+        "revocations_before": newest,
+    }
+    connection.execute(_DELEGATIONS.insert(), row)
+    limits = new.details.limits
+    budget = {
+        "root_id": delegation_id,
+        "delegation_id": delegation_id,
+        "total_limit": limits.total.minor if limits else None,
+        "count_limit": limits.count if limits else None,
+    }
+    connection.execute(_BUDGETS.insert(), budget)
+    return delegation_id
+
+
+def _record(row: Row[tuple[object, ...]], stored: StoredDetails) -> DelegationRecord:
+    return DelegationRecord(
+        id=row.id,
+        root_id=row.root_id,
+        path=tuple(row.path.split(" ")),
+        user_id=row.user_id,
+        user_disabled_at=row.user_disabled_at,
+        client_id=row.client_id,
+        trust_domain=row.trust_domain,
+        subject=row.subject,
+        agent_disabled_at=row.agent_disabled_at,
+        details=stored.read(row.details),
+        details_text=row.details,
+        not_before=row.not_before,
+        expires_at=row.expires_at,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        paused_at=row.paused_at,
+        revocations_before=row.revocations_before,
+        total_spent=row.total_spent,
+        action_count=row.action_count,
+    )

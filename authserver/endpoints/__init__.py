@@ -1,0 +1,1 @@
+"""OAuth over HTTP: parse, call one use case, shape the answer."""

@@ -1,0 +1,212 @@
+"""`POST /oauth/token`, on Authlib's authorization server: which grant it is, and the shape of its answers."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from authlib.oauth2 import AuthorizationServer as AuthlibServer
+from authlib.oauth2.rfc6749 import BasicOAuth2Payload, OAuth2Request, TokenEndpointMixin
+from authlib.oauth2.rfc6749.errors import OAuth2Error
+from authlib.oauth2.rfc6749.grants import BaseGrant
+from flask import Request, Response
+
+from authserver import exchange
+from authserver.actors.client_authentication import ClientCredentials
+from authserver.endpoints.answers import error_answer, json_answer
+from authserver.endpoints.forms import Form, read_form
+from authserver.errors import Refusal
+from authserver.exchange import Attempt, ExchangeRequest, Issued
+from authserver.ledger import idempotency
+from authserver.policy.details import ActionDetails, action_from_scope, parse_authorization_details
+from authserver.services import Services
+from authserver.tokens import grants
+
+EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+JWT = "urn:ietf:params:oauth:token-type:jwt"
+ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105
+
+# What may differ between a request and its retry (contract §6).
+_FRESH_EACH_TIME = frozenset({"actor_token", "client_assertion"})
+_TARGETS = frozenset({"resource", "audience"})
+
+
+class TokenRequest(OAuth2Request):
+    """Authlib's view of a request whose form was read strictly."""
+
+    def __init__(self, services: Services, request: Request, form: Form) -> None:
+        # The configured URL, not the Host header: TLS may end before this process.
+        super().__init__(request.method, services.token_endpoint, headers=request.headers)
+        self.payload = BasicOAuth2Payload(form.single())
+        self.form_read = form
+        self.attempt = Attempt()
+
+
+class TokenExchangeGrant(BaseGrant, TokenEndpointMixin):
+    """RFC 8693 for delegation grants. The client is the actor: its assertion authenticates it."""
+
+    GRANT_TYPE = EXCHANGE
+    TOKEN_ENDPOINT_AUTH_METHODS: ClassVar[list[str]] = ["none"]
+
+    def validate_token_request(self) -> None:
+        """Parse the request; nothing in it is believed yet."""
+        self.parsed = parse_exchange(self.request.form_read, self.request.headers, self.server.services)
+
+    def create_token_response(self) -> tuple[int, dict[str, object], list[tuple[str, str]]]:
+        """Decide, commit, sign."""
+        services = self.server.services
+        now = services.clock.now()
+        issued = exchange.exchange(services, self.parsed, self.request.attempt, now)
+        headers = []
+        if self.parsed.unverified_proof is not None:
+            headers.append(("DPoP-Nonce", services.nonces.make(now)))
+        return 200, _answer(issued, int(now.timestamp())), headers
+
+
+class TokenEndpoint(AuthlibServer):
+    """The token endpoint."""
+
+    def __init__(self, services: Services) -> None:
+        super().__init__()
+        self.services = services
+        self.register_grant(TokenExchangeGrant)
+
+    def respond(self, request: Request) -> Response:
+        """Answer one request; every refusal leaves one audit event."""
+        attempt = Attempt()
+        try:
+            token_request = TokenRequest(self.services, request, _form(request))
+            attempt = token_request.attempt
+            return self._granted(token_request)
+        except Refusal as refusal:
+            if refusal.status < 500:
+                exchange.refused(self.services, attempt, refusal, self.services.clock.now())
+            return error_answer(refusal)
+
+    def _granted(self, request: TokenRequest) -> Response:
+        request.form_read.only_once(but=_TARGETS)
+        request.form_read.required("grant_type")
+        response: Response = self.create_token_response(request)
+        return response
+
+    def create_oauth2_request(self, request: TokenRequest) -> TokenRequest:
+        """Authlib's hook: the request was made already."""
+        return request
+
+    def handle_error_response(self, request: TokenRequest, error: OAuth2Error) -> Response:
+        """Authlib's hook: its own errors leave by the same door as ours."""
+        raise Refusal(
+            error.error, error.description or "the request is not acceptable", rule=f"token.{error.error}"
+        )
+
+    def handle_response(
+        self, status: int, payload: Mapping[str, object], headers: Sequence[tuple[str, str]]
+    ) -> Response:
+        """Authlib's hook: shape the answer."""
+        return json_answer(payload, status, headers)
+
+
+def _form(request: Request) -> Form:
+    if request.method != "POST":
+        raise Refusal("invalid_request", "the token endpoint takes POST", rule="form.method", status=405)
+    return read_form(request)
+
+
+def parse_exchange(form: Form, headers: Mapping[str, str], services: Services) -> ExchangeRequest:
+    """Contract §6, the table of parameters. Raises `Refusal`."""
+    subject_token, actor_token = form.required("subject_token"), form.required("actor_token")
+    if form.required("subject_token_type") not in (JWT, grants.TOKEN_TYPE):
+        raise _malformed("subject_token_type takes a delegation grant", "form.subject_token_type")
+    if form.required("actor_token_type") != JWT:
+        raise _malformed("actor_token_type takes a JWT", "form.actor_token_type")
+    if form.one("requested_token_type") not in (None, ACCESS_TOKEN):
+        raise _malformed("requested_token_type takes an access token", "form.requested_token_type")
+    asked, by_scope = _asked(form, services)
+    return ExchangeRequest(
+        unverified_subject_token=subject_token,
+        unverified_actor_token=actor_token,
+        unverified_proof=_proof(headers),
+        credentials=credentials(form, headers),
+        asked=asked,
+        by_scope=by_scope,
+        resource=_target(form, "resource"),
+        audience=_target(form, "audience"),
+        task_id=_task_id(form),
+        waits_for_approval=_waits(form),
+        idempotency_key=idempotency.parse_key(headers.get("Idempotency-Key")),
+        fingerprint=_fingerprint(form),
+    )
+
+
+def credentials(form: Form, headers: Mapping[str, str]) -> ClientCredentials:
+    """What the client sent to authenticate itself."""
+    return ClientCredentials(
+        authorization=headers.get("Authorization"),
+        client_id=form.one("client_id"),
+        client_assertion_type=form.one("client_assertion_type"),
+        client_assertion=form.one("client_assertion"),
+    )
+
+
+def _asked(form: Form, services: Services) -> tuple[ActionDetails, bool]:
+    details, scope = form.one("authorization_details"), form.one("scope")
+    if (details is None) == (scope is None):
+        raise _malformed("either authorization_details or scope must be there", "form.details_or_scope")
+    if details is not None:
+        return parse_authorization_details(details, services.vocabulary), False
+    return action_from_scope(scope or "", services.vocabulary), True
+
+
+def _target(form: Form, name: str) -> str | None:
+    # RFC 8707 allows several; a token for one action has one place.
+    values = form.parameters.get(name, ())
+    if len(values) > 1:
+        raise Refusal("invalid_target", f"{name} is repeated", rule="target.several")
+    return values[0] if values else None
+
+
+def _task_id(form: Form) -> str | None:
+    task_id = form.one("task_id")
+    if task_id is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", task_id):
+        raise _malformed("task_id takes 1 to 64 of A-Z a-z 0-9 . _ -", "form.task_id")
+    return task_id
+
+
+def _waits(form: Form) -> bool:
+    mode = form.one("completion_mode")
+    if mode not in (None, "deferred"):
+        raise _malformed("completion_mode takes deferred", "form.completion_mode")
+    return mode is not None
+
+
+def _proof(headers: Mapping[str, str]) -> str | None:
+    proof = headers.get("DPoP")
+    # RFC 9449 §4.3: not more than one; WSGI joins repeated headers with commas.
+    if proof is not None and "," in proof:
+        raise Refusal("invalid_dpop_proof", "more than one DPoP proof was sent", rule="dpop.several")
+    return proof
+
+
+def _fingerprint(form: Form) -> bytes:
+    same = sorted((name, values) for name, values in form.parameters.items() if name not in _FRESH_EACH_TIME)
+    return hashlib.sha256(json.dumps(same).encode()).digest()
+
+
+def _answer(issued: Issued, now: int) -> dict[str, object]:
+    action = issued.action
+    answer: dict[str, object] = {
+        "access_token": issued.token,
+        "issued_token_type": ACCESS_TOKEN,
+        "token_type": "DPoP" if action.jkt is not None else "Bearer",
+        "expires_in": int(action.expires_at.timestamp()) - now,
+        "authorization_details": [json.loads(action.details)],
+        "action_id": action.id,
+    }
+    if action.scope:
+        answer["scope"] = action.action
+    return answer
+
+
+def _malformed(description: str, rule: str) -> Refusal:
+    return Refusal("invalid_request", description, rule=rule)

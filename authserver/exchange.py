@@ -1,0 +1,380 @@
+"""The exchange: a workload shows a delegation grant, says what it is about to do, and gets a token for just that.
+
+RFC 8693, contract §6. One transaction; the token is signed from the committed row.
+"""
+
+import json
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from authserver import dpop, jose
+from authserver.actors import agents, replay, resource_servers
+from authserver.actors.agents import Agent
+from authserver.actors.client_authentication import ClientCredentials, authenticate
+from authserver.actors.resource_servers import ResourceServer
+from authserver.actors.trust_domains import Workload
+from authserver.audit.events import Record
+from authserver.db import hold_off_revocations
+from authserver.delegations.records import Chain, load_chain
+from authserver.delegations.standing import ending
+from authserver.errors import Refusal, Violation
+from authserver.issuing import claims_of
+from authserver.ledger import actions, idempotency
+from authserver.ledger.actions import ActionRecord
+from authserver.ledger.reservations import Reservation, release_expired, reserve
+from authserver.ledger.spending import allowances
+from authserver.policy.catalogue import CatalogueEntry
+from authserver.policy.decide import NeedsApproval, Permit, Refuse, Situation, decide
+from authserver.policy.details import ActionDetails
+from authserver.services import Services
+from authserver.tokens import action_tokens
+from authserver.tokens.action_tokens import Actor
+from authserver.tokens.grants import Grant
+from authserver.tokens.status_lists import StatusIndex
+
+_KEY_KEPT = timedelta(days=1)  # how long an Idempotency-Key is remembered after its token has ended
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeRequest:
+    """A well-formed request: parameters are there, once, and of the right type; nothing in it is believed yet."""
+
+    unverified_subject_token: str = field(repr=False)
+    unverified_actor_token: str = field(repr=False)
+    unverified_proof: str | None = field(repr=False)
+    credentials: ClientCredentials = field(repr=False)
+    asked: ActionDetails
+    by_scope: bool
+    resource: str | None
+    audience: str | None
+    task_id: str | None
+    waits_for_approval: bool
+    idempotency_key: str | None
+    fingerprint: bytes  # SHA-256 of all that makes two requests the same
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """An action that was committed, and its signed token."""
+
+    action: ActionRecord
+    token: str = field(repr=False)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One exchange in progress: what its audit event will say, and which `jti`s are used up whatever comes of it."""
+
+    record: Record = field(default_factory=lambda: Record("exchange"))
+    used: list[tuple[str, str, datetime]] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Forget what a try that was rolled back had learned."""
+        self.record, self.used = Record("exchange"), []
+
+
+@dataclass(frozen=True, slots=True)
+class _Proven:
+    """What the request's signatures prove."""
+
+    workload: Workload
+    grant: Grant
+    proof: dpop.Proof | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Committed:
+    action: ActionRecord
+    chain: Chain
+    audience: str
+    is_new: bool
+
+
+def exchange(services: Services, request: ExchangeRequest, attempt: Attempt, now: datetime) -> Issued:
+    """Decide, reserve, record, sign. Raises `Refusal`; `refused` then writes why."""
+    proven = _Proven(
+        workload=_workload(services, request, now),
+        grant=_grant(services, request, now),
+        proof=_proof(services, request, now),
+    )
+    index = services.status_indexes.take()
+    committed: _Committed | None = None
+    try:
+        committed = services.database.write(
+            lambda connection: _Exchange(services, connection, request, proven, attempt, now).run(index)
+        )
+    finally:
+        if committed is None or not committed.is_new:
+            services.status_indexes.put_back(index)
+    claims = claims_of(services, committed.chain, committed.action, committed.audience)
+    return Issued(committed.action, action_tokens.mint(claims, services.signing_keys))
+
+
+def refused(services: Services, attempt: Attempt, refusal: Refusal, now: datetime) -> None:
+    """Write the audit event of an exchange that was refused; the `jti`s that it showed stay used."""
+
+    def write(connection: Connection) -> None:
+        for issuer, jti, expires_at in attempt.used:
+            replay.remember_quietly(connection, issuer, jti, expires_at)
+        attempt.record.refused(connection, now, refusal)
+
+    services.database.write(write)
+
+
+def _workload(services: Services, request: ExchangeRequest, now: datetime) -> Workload:
+    try:
+        return services.trust_domains.verify(
+            request.unverified_actor_token, now, audiences=frozenset({services.issuer})
+        )
+    except jose.TokenRefused as error:
+        raise _bad_actor(error.reason) from error
+
+
+def _grant(services: Services, request: ExchangeRequest, now: datetime) -> Grant:
+    try:
+        return services.grants.read(request.unverified_subject_token, now)
+    except jose.TokenRefused as error:
+        raise _bad_grant(f"grant.{error.reason}") from error
+
+
+def _proof(services: Services, request: ExchangeRequest, now: datetime) -> dpop.Proof | None:
+    if request.unverified_proof is None:
+        return None
+    nonces = services.nonces if services.settings.dpop.require_nonce else None
+    return dpop.read_proof(
+        request.unverified_proof, method="POST", url=services.token_endpoint, now=now, nonces=nonces
+    )
+
+
+def _bad_actor(rule: str) -> Refusal:
+    # One answer for an assertion that is forged and for a workload that nobody registered (A32).
+    return Refusal("invalid_request", "the actor_token is not acceptable", rule=f"actor.{rule}")
+
+
+def _bad_grant(rule: str) -> Refusal:
+    # One answer for a grant that is forged and for one that names another agent (A23).
+    return Refusal("invalid_request", "the subject_token is not acceptable", rule=rule)
+
+
+@dataclass(frozen=True, slots=True)
+class _Exchange:
+    """One transaction; `run` reads as contract §6."""
+
+    services: Services
+    connection: Connection
+    request: ExchangeRequest
+    proven: _Proven
+    attempt: Attempt
+    now: datetime
+
+    def run(self, index: StatusIndex) -> _Committed:
+        self.attempt.start()
+        hold_off_revocations(self.connection)
+        agent = self._agent()
+        self._same_client(agent)
+        chain = self._chain(agent)
+        self._fresh()
+        target = self._target()
+        if earlier := self._earlier(agent, chain, target):
+            return earlier
+        self._sender_constrained()
+        permit = self._decide(agent, chain, target)
+        action = self._action(chain, target, permit, index)
+        self._reserve(chain, action, permit)
+        return _Committed(action, chain, target.identifier, is_new=True)
+
+    def _agent(self) -> Agent:
+        workload = self.proven.workload
+        agent = agents.find_by_workload(self.connection, workload.trust_domain, workload.subject)
+        if agent is None:
+            raise _bad_actor("unknown_agent")
+        if agent.disabled_at is not None:
+            raise _bad_actor("agent_disabled")
+        self.attempt.record.client_id = agent.client_id
+        return agent
+
+    def _same_client(self, agent: Agent) -> None:
+        # Contract §3: client_id and client_assertion may be sent too and must then name the actor's agent.
+        credentials = self.request.credentials
+        if credentials.authorization is not None or credentials.client_assertion is not None:
+            client = authenticate(
+                self.connection,
+                credentials,
+                self.services.trust_domains,
+                self.now,
+                issuer=self.services.issuer,
+                token_endpoint=self.services.token_endpoint,
+            )
+            if not isinstance(client, Agent) or client.client_id != agent.client_id:
+                raise Refusal(
+                    "invalid_client", "the client is not the actor", rule="client.other_agent", status=401
+                )
+        if credentials.client_id not in (None, agent.client_id):
+            raise Refusal("invalid_request", "client_id is not the actor", rule="client.other_agent")
+
+    def _chain(self, agent: Agent) -> Chain:
+        grant, workload = self.proven.grant, self.proven.workload
+        chain = load_chain(self.connection, grant.delegation_id, self.services.stored)
+        if chain is None:
+            raise _bad_grant("grant.unknown")
+        # RFC 8693 §4.4: may_act names the only workload that may use the grant.
+        if chain.leaf.client_id != agent.client_id or grant.may_act != Actor(workload.issuer, workload.subject):
+            raise _bad_grant("grant.may_act")
+        self.attempt.record.delegation_id = chain.leaf.id
+        if ended := ending(self.connection, chain, self.now, self.request.task_id):
+            raise Refusal("invalid_request", ended.reason, rule=ended.rule)
+        return chain
+
+    def _fresh(self) -> None:
+        workload, proof = self.proven.workload, self.proven.proof
+        if workload.refuse_repeated_jti:
+            if workload.jti is None:
+                raise _bad_actor("jti_missing")
+            self._use(workload.issuer, workload.jti, workload.expires_at, _bad_actor("replayed"))
+        if proof is not None:
+            replayed = Refusal("invalid_dpop_proof", "the DPoP proof was used before", rule="dpop.replayed")
+            self._use(f"dpop:{proof.jkt}", proof.jti, proof.forget_at, replayed)
+
+    def _use(self, issuer: str, jti: str, expires_at: datetime, replayed: Refusal) -> None:
+        try:
+            replay.remember(self.connection, issuer, jti, expires_at)
+        except replay.Replayed as error:
+            raise replayed from error
+        self.attempt.used.append((issuer, jti, expires_at))
+
+    def _target(self) -> ResourceServer:
+        """The one resource server that `resource`, `audience` and `locations` agree on (RFC 8707)."""
+        request, found = self.request, []
+        for name, by_id in (
+            (request.resource, False),
+            (request.audience, True),
+            (request.asked.location, False),
+        ):
+            if name is not None:
+                found.append(self._resource_server(name, by_id=by_id))
+        if not found:
+            raise Refusal("invalid_target", "no resource server is named", rule="target.missing")
+        if any(server != found[0] for server in found):
+            raise Refusal("invalid_target", "several resource servers are named", rule="target.several")
+        return found[0]
+
+    def _resource_server(self, name: str, *, by_id: bool) -> ResourceServer:
+        server = resource_servers.find_by_identifier(self.connection, name)
+        if server is None and by_id:
+            server = resource_servers.find(self.connection, name)
+        if server is None or server.disabled_at is not None:
+            raise Refusal("invalid_target", "the resource server is unknown", rule="target.unknown")
+        return server
+
+    def _earlier(self, agent: Agent, chain: Chain, target: ResourceServer) -> _Committed | None:
+        """The action that the same key and request led to before."""
+        key = self.request.idempotency_key
+        earlier = idempotency.find(self.connection, agent.client_id, key) if key is not None else None
+        if earlier is None:
+            return None
+        if earlier.request_hash != self._request_hash():
+            raise Refusal(
+                "invalid_request", "the Idempotency-Key stood for another request", rule="idempotency_key.reused"
+            )
+        action = actions.find(self.connection, earlier.action_id)
+        if action is None or not action.is_live(self.now):
+            raise Refusal(
+                "invalid_request", "the token of this Idempotency-Key has ended", rule="idempotency_key.ended"
+            )
+        return _Committed(action, chain, target.identifier, is_new=False)
+
+    def _request_hash(self) -> bytes:
+        # Contract §6: a retry may bring fresh assertions and a fresh proof; the DPoP key stays.
+        proof = self.proven.proof
+        return self.request.fingerprint + (proof.jkt.encode() if proof is not None else b"")
+
+    def _entry(self) -> CatalogueEntry:
+        entry = self.services.vocabulary.catalogue.get(self.request.asked.action)
+        if entry is None:
+            raise LookupError(self.request.asked.action)  # the parser knows no other
+        return entry
+
+    def _sender_constrained(self) -> None:
+        if self._entry().sender_constraint == "required" and self.proven.proof is None:
+            raise Refusal("invalid_dpop_proof", "this action needs a DPoP proof", rule="catalogue.sender_constraint")
+
+    def _decide(self, agent: Agent, chain: Chain, target: ResourceServer) -> Permit:
+        self.attempt.record.data |= {
+            "resource_server": target.identifier,
+            "asked": self.request.asked.to_json(),
+        }
+        answer = self._answer(agent, chain, target)
+        if isinstance(answer, Refuse) and answer.budget_only and self._released(chain):
+            answer = self._answer(agent, self._chain(agent), target)
+        if isinstance(answer, Refuse):
+            raise Refusal(
+                "invalid_authorization_details",
+                "the delegation does not allow this",
+                rule=answer.violations[0].constraint,
+                violations=answer.violations,
+            )
+        if isinstance(answer, NeedsApproval):
+            raise Refusal(
+                "access_denied",
+                f"approval is required: {answer.because}",
+                rule="approval",
+                violations=(Violation("approval"),),
+            )
+        return answer
+
+    def _answer(self, agent: Agent, chain: Chain, target: ResourceServer) -> Permit | Refuse | NeedsApproval:
+        situation = Situation(target.identifier, target.merchant, agent.actions)
+        spent = allowances(self.connection, chain, self.now)
+        return decide(spent, self.request.asked, situation, self.services.vocabulary)
+
+    def _released(self, chain: Chain) -> int:
+        """Give back what expired tokens of this chain still hold; what was in the way may be gone."""
+        return release_expired(self.connection, self.services.stored, self.now, root_id=chain.root_id)
+
+    def _action(self, chain: Chain, target: ResourceServer, permit: Permit, index: StatusIndex) -> ActionRecord:
+        entry, granted = permit.entry, permit.action
+        ends = [link.expires_at for link in chain.links]
+        expires_at = min(self.now + timedelta(seconds=entry.lifetime), *ends).replace(microsecond=0)
+        if expires_at <= self.now:
+            raise Refusal("invalid_request", "the delegation has expired", rule="delegation.expired")
+        proof = self.proven.proof
+        return ActionRecord(
+            root_id=chain.root_id,
+            id=secrets.token_urlsafe(16),
+            delegation_id=chain.leaf.id,
+            client_id=chain.leaf.client_id,
+            resource_server_id=target.id,
+            action=granted.action,
+            budget=entry.budget,
+            state="reserved",
+            details=json.dumps(granted.to_json(), separators=(",", ":"), ensure_ascii=False),
+            scope=self.request.by_scope,
+            amount=granted.amount.minor if granted.amount is not None else 0,
+            reference=granted.reference,
+            task_id=self.request.task_id,
+            jkt=proof.jkt if proof is not None else None,
+            status_list=index.list_id,
+            status_index=index.index,
+            issued_at=self.now,
+            expires_at=expires_at,
+            ends_at=expires_at if entry.budget == "debit" else None,
+        )
+
+    def _reserve(self, chain: Chain, action: ActionRecord, permit: Permit) -> None:
+        if self.request.idempotency_key is not None:
+            idempotency.remember(
+                self.connection,
+                action.client_id,
+                self.request.idempotency_key,
+                self._request_hash(),
+                root_id=action.root_id,
+                action_id=action.id,
+                expires_at=action.expires_at + _KEY_KEPT,
+            )
+        record = self.attempt.record
+        record.action_id, record.rule = action.id, "permit"
+        record.permitted(self.connection, self.now)
+        reserve(self.connection, chain, Reservation(action, permit.action.merchant))

@@ -1,0 +1,46 @@
+"""What an action token is worth now, for the one resource server that may know (RFC 7662, contract §7)."""
+
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from authserver import jose
+from authserver.actors.resource_servers import ResourceServer
+from authserver.delegations.records import load_chain
+from authserver.delegations.standing import ending
+from authserver.issuing import claims_of
+from authserver.ledger import actions
+from authserver.services import Services
+from authserver.tokens.action_tokens import ActionClaims
+
+
+def introspect(
+    services: Services, connection: Connection, unverified_token: str, caller: ResourceServer, now: datetime
+) -> ActionClaims | None:
+    """The claims of a token that is live and whose audience is the caller; None for everything else, whatever the reason."""
+    try:
+        jti = services.action_tokens.read(unverified_token, now)
+    except jose.TokenRefused:
+        return None
+    action = actions.find(connection, jti)
+    # RFC 7662 §4: to whom a token is not addressed, it does not exist.
+    if action is None or action.resource_server_id != caller.id or not action.is_live(now):
+        return None
+    chain = load_chain(connection, action.delegation_id, services.stored)
+    if chain is None or ending(connection, chain, now, action.task_id) is not None:
+        return None
+    return claims_of(services, chain, action, caller.identifier)
+
+
+def ended_indices(services: Services, connection: Connection, list_id: int, now: datetime) -> list[int]:
+    """The indices of a status list whose tokens must not be used any more, though they have not expired."""
+    chains = {}
+    ended = []
+    for action in actions.in_status_list(connection, list_id, now):
+        if action.delegation_id not in chains:
+            chains[action.delegation_id] = load_chain(connection, action.delegation_id, services.stored)
+        chain = chains[action.delegation_id]
+        stands = chain is not None and ending(connection, chain, now, action.task_id) is None
+        if not (stands and action.is_live(now)):
+            ended.append(action.status_index)
+    return ended

@@ -1,0 +1,1 @@
+"""Budgets, actions and transfers: the only code that moves an amount."""

@@ -1,0 +1,70 @@
+"""Actions: one row for each action token, committed before the token is signed."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, select
+
+from authserver import strict_json
+from authserver.policy.details import Merchant
+from authserver.schema import Action
+
+_TABLE = Action.__table__
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRecord:
+    """One action token and what became of it. Amounts are in minor units of the delegation's currency."""
+
+    root_id: str
+    id: str
+    delegation_id: str
+    client_id: str
+    resource_server_id: str
+    action: str
+    budget: str
+    state: str
+    details: str  # the agent_action as granted, JSON
+    scope: bool
+    amount: int
+    reference: str | None
+    task_id: str | None
+    jkt: str | None
+    status_list: int
+    status_index: int
+    issued_at: datetime
+    expires_at: datetime
+    ends_at: datetime | None
+
+    def is_live(self, now: datetime) -> bool:
+        """Whether its token can still be used, as far as its own state and life say."""
+        return self.state == "reserved" and now < self.expires_at
+
+
+COLUMNS = tuple(_TABLE.c[name] for name in ActionRecord.__dataclass_fields__)
+_BY_ID = select(*COLUMNS)
+
+
+def find(connection: Connection, action_id: str) -> ActionRecord | None:
+    """The action of that id, which is also its token's `jti`."""
+    row = connection.execute(_BY_ID.where(_TABLE.c.id == action_id)).first()
+    return None if row is None else ActionRecord(*row)
+
+
+def insert(connection: Connection, action: ActionRecord) -> None:
+    """Write a new action; `ledger.reservations.reserve` is who calls it."""
+    connection.execute(_TABLE.insert().inline(), asdict(action))
+
+
+def in_status_list(connection: Connection, list_id: int, now: datetime) -> Iterable[ActionRecord]:
+    """The actions of one status list whose tokens have not expired."""
+    query = _BY_ID.where(_TABLE.c.status_list == list_id, _TABLE.c.expires_at > now)
+    return [ActionRecord(*row) for row in connection.execute(query)]
+
+
+def merchant_of(action: ActionRecord) -> Merchant | None:
+    """The merchant in the action's details, as it was granted."""
+    details = strict_json.parse(action.details)
+    merchant = details.get("merchant") if isinstance(details, dict) else None
+    return None if merchant is None else Merchant.parse(merchant)

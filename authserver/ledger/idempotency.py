@@ -1,0 +1,73 @@
+"""Which request an `Idempotency-Key` stood for, so that a retry gets the same action and holds nothing twice."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, delete, select
+from sqlalchemy.exc import IntegrityError
+
+from authserver.db import Conflict
+from authserver.errors import Refusal
+from authserver.schema import IdempotencyKey
+
+_TABLE = IdempotencyKey.__table__
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """The action that an earlier request with the same key led to."""
+
+    request_hash: bytes
+    action_id: str
+
+
+def parse_key(unverified: str | None) -> str | None:
+    """The header's value: 1 to 128 visible ASCII characters. Raises `Refusal` (`invalid_request`)."""
+    if unverified is not None and not re.fullmatch(r"[\x21-\x7e]{1,128}", unverified):
+        raise Refusal(
+            "invalid_request", "Idempotency-Key takes 1 to 128 visible ASCII characters", rule="idempotency_key"
+        )
+    return unverified
+
+
+def find(connection: Connection, caller: str, key: str) -> Earlier | None:
+    """What this caller's key stood for. Keys of different callers are independent."""
+    row = connection.execute(
+        select(_TABLE.c.request_hash, _TABLE.c.action_id).where(_TABLE.c.caller == caller, _TABLE.c.key == key)
+    ).first()
+    return None if row is None else Earlier(row.request_hash, row.action_id)
+
+
+def remember(
+    connection: Connection,
+    caller: str,
+    key: str,
+    request_hash: bytes,
+    *,
+    root_id: str,
+    action_id: str,
+    expires_at: datetime,
+) -> None:
+    """Bind the key to the action, in the transaction that makes it. Raises `Conflict` where another was quicker."""
+    row = {
+        "caller": caller,
+        "key": key,
+        "request_hash": request_hash,
+        "root_id": root_id,
+        "action_id": action_id,
+        "expires_at": expires_at,
+    }
+    try:
+        connection.execute(_TABLE.insert(), row)
+    except IntegrityError as error:
+        raise Conflict from error
+
+
+def prune(connection: Connection, now: datetime, most: int = 1_000) -> int:
+    """Forget keys whose time is over, at most so many; returns how many."""
+    due = select(_TABLE.c.caller, _TABLE.c.key).where(_TABLE.c.expires_at <= now).limit(most)
+    rows = connection.execute(due).all()
+    for row in rows:
+        connection.execute(delete(_TABLE).where(_TABLE.c.caller == row.caller, _TABLE.c.key == row.key))
+    return len(rows)

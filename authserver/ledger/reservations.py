@@ -1,0 +1,171 @@
+"""Reserve for a token that is about to be signed; give back what a token did not use.
+
+An amount is held against the budget of the delegation and of every one above it, from the root down, in one transaction.
+The conditional update is the check; the CHECK constraints of the tables stand behind it.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from authserver.db import Conflict
+from authserver.delegations.records import Chain, DelegationRecord, load_chain
+from authserver.delegations.stored_details import StoredDetails
+from authserver.ledger import actions
+from authserver.ledger.actions import ActionRecord
+from authserver.ledger.spending import windows_of
+from authserver.policy.details import Merchant
+from authserver.schema import Action, Budget, BudgetWindow, Transfer
+
+_ACTIONS, _BUDGETS = Action.__table__, Budget.__table__
+_WINDOWS, _TRANSFERS = BudgetWindow.__table__, Transfer.__table__
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What is to be held: the action with the merchant that decides which `per_period` rules it counts for."""
+
+    action: ActionRecord
+    merchant: Merchant | None
+
+
+def reserve(connection: Connection, chain: Chain, reservation: Reservation) -> None:
+    """Write the action and hold its amount. Raises `Conflict` where a budget no longer covers it.
+
+    Only debits hold anything (contract §4); every action has a row.
+    """
+    action = reservation.action
+    actions.insert(connection, action)
+    if action.budget != "debit":
+        return
+    _transfer(connection, action, 0, "reserve", action.issued_at)
+    for link in chain.links:
+        for rule, window, limit in windows_of(link.details, link.not_before, reservation.merchant, action.issued_at):
+            _hold_in_window(connection, link, rule, window, limit, action.amount)
+        _hold_in_budget(connection, link, action.amount)
+
+
+_HOLD = (
+    update(_BUDGETS)
+    .where(
+        _BUDGETS.c.root_id == bindparam("root"),
+        _BUDGETS.c.delegation_id == bindparam("delegation"),
+        _BUDGETS.c.total_limit.is_not(None),
+        _BUDGETS.c.reserved + _BUDGETS.c.authorized + _BUDGETS.c.captured - _BUDGETS.c.refunded + bindparam("held")
+        <= _BUDGETS.c.total_limit,
+        _BUDGETS.c.count_limit.is_(None) | (_BUDGETS.c.action_count < _BUDGETS.c.count_limit),
+    )
+    .values(reserved=_BUDGETS.c.reserved + bindparam("held"), action_count=_BUDGETS.c.action_count + 1)
+)
+
+
+def _hold_in_budget(connection: Connection, link: DelegationRecord, amount: int) -> None:
+    # INVARIANT: reserved + authorized + captured - refunded <= total, count <= limit
+    # (test_A70_a_hundred_at_once_get_exactly_what_the_budget_covers).
+    held = connection.execute(_HOLD, {"root": link.root_id, "delegation": link.id, "held": amount})
+    if held.rowcount != 1:
+        raise Conflict
+
+
+def _hold_in_window(
+    connection: Connection, link: DelegationRecord, rule: int, window: int, limit: int, amount: int
+) -> None:
+    held = connection.execute(
+        _WINDOW_UPSERTS[connection.dialect.name],
+        {
+            "root_id": link.root_id,
+            "delegation_id": link.id,
+            "rule": rule,
+            "window": window,
+            "spend_limit": limit,
+            "spent": amount,
+        },
+    )
+    if held.rowcount != 1:
+        raise Conflict
+
+
+def _window_upsert(dialect_insert: type[postgresql.Insert] | type[sqlite.Insert]) -> postgresql.Insert | sqlite.Insert:
+    statement = dialect_insert(_WINDOWS)
+    more = _WINDOWS.c.spent + statement.excluded.spent
+    return statement.on_conflict_do_update(
+        index_elements=["root_id", "delegation_id", "rule", "window"],
+        set_={"spent": more},
+        where=more <= _WINDOWS.c.spend_limit,
+    )
+
+
+_WINDOW_UPSERTS = {
+    "postgresql": _window_upsert(postgresql.Insert),
+    "sqlite": _window_upsert(sqlite.Insert),
+}
+
+
+def release(
+    connection: Connection, action: ActionRecord, kind: Literal["void", "expire"], stored: StoredDetails, now: datetime
+) -> bool:
+    """End a token that was not used and give back what it held; False where it was no longer reserved."""
+    ended = connection.execute(
+        update(_ACTIONS)
+        .where(
+            _ACTIONS.c.root_id == action.root_id, _ACTIONS.c.id == action.id, _ACTIONS.c.state == "reserved"
+        )
+        .values(state={"void": "voided", "expire": "expired"}[kind], ends_at=None)
+    )
+    if ended.rowcount != 1:
+        return False
+    if action.budget == "debit":
+        _transfer(connection, action, 1, kind, now)
+        _give_back(connection, action, stored)
+    return True
+
+
+def _give_back(connection: Connection, action: ActionRecord, stored: StoredDetails) -> None:
+    chain = load_chain(connection, action.delegation_id, stored)
+    if chain is None:
+        raise LookupError(action.delegation_id)  # no delegation is ever deleted
+    merchant = actions.merchant_of(action)
+    for link in chain.links:
+        for rule, window, _ in windows_of(link.details, link.not_before, merchant, action.issued_at):
+            connection.execute(
+                update(_WINDOWS)
+                .where(
+                    _WINDOWS.c.root_id == link.root_id,
+                    _WINDOWS.c.delegation_id == link.id,
+                    _WINDOWS.c.rule == rule,
+                    _WINDOWS.c.window == window,
+                )
+                .values(spent=_WINDOWS.c.spent - action.amount)
+            )
+        connection.execute(
+            update(_BUDGETS)
+            .where(_BUDGETS.c.root_id == link.root_id, _BUDGETS.c.delegation_id == link.id)
+            .values(reserved=_BUDGETS.c.reserved - action.amount, action_count=_BUDGETS.c.action_count - 1)
+        )
+
+
+def release_expired(
+    connection: Connection, stored: StoredDetails, now: datetime, *, root_id: str | None = None, most: int = 100
+) -> int:
+    """Give back what tokens held that died unused, at most so many at a time; returns how many."""
+    query = select(*actions.COLUMNS).where(_ACTIONS.c.ends_at <= now, _ACTIONS.c.state == "reserved")
+    if root_id is not None:
+        query = query.where(_ACTIONS.c.root_id == root_id)
+    query = query.order_by(_ACTIONS.c.ends_at).limit(most).with_for_update(skip_locked=True)
+    due = [ActionRecord(*row) for row in connection.execute(query)]
+    return sum(release(connection, action, "expire", stored, now) for action in due)
+
+
+def _transfer(connection: Connection, action: ActionRecord, step: int, kind: str, at: datetime) -> None:
+    row = {
+        "root_id": action.root_id,
+        "action_id": action.id,
+        "step": step,
+        "kind": kind,
+        "amount": action.amount,
+        "at": at,
+    }
+    connection.execute(insert(_TRANSFERS), row)

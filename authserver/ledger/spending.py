@@ -1,0 +1,50 @@
+"""What counts against a delegation at one instant, and which windows an action counts in."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from sqlalchemy import Connection, select
+
+from authserver.delegations.records import Chain, DelegationRecord
+from authserver.policy.decide import Allowance, Spent
+from authserver.policy.details import DelegationDetails, Merchant
+from authserver.policy.periods import window_index
+from authserver.schema import BudgetWindow
+
+_WINDOWS = BudgetWindow.__table__
+
+
+def windows_of(
+    details: DelegationDetails, not_before: datetime, merchant: Merchant | None, at: datetime
+) -> Iterator[tuple[int, int, int]]:
+    """(rule, window, limit in minor units) of each `per_period` rule that a debit at this merchant counts for."""
+    if details.limits is None:
+        return
+    for rule, period_rule in enumerate(details.limits.per_period):
+        if period_rule.applies_to(merchant):
+            yield rule, window_index(not_before, period_rule.period, at), period_rule.amount.minor
+
+
+def allowances(connection: Connection, chain: Chain, now: datetime) -> tuple[Allowance, ...]:
+    """Each delegation of the chain with what it has spent, root first, for `policy.decide`."""
+    return tuple(Allowance(link.details, _spent(connection, link, now)) for link in chain.links)
+
+
+def _spent(connection: Connection, link: DelegationRecord, now: datetime) -> Spent:
+    rules = link.details.limits.per_period if link.details.limits else ()
+    if not rules:
+        return Spent(link.total_spent, link.action_count, ())
+    current = [window_index(link.not_before, rule.period, now) for rule in rules]
+    rows = connection.execute(
+        select(_WINDOWS.c.rule, _WINDOWS.c.window, _WINDOWS.c.spent).where(
+            _WINDOWS.c.root_id == link.root_id,
+            _WINDOWS.c.delegation_id == link.id,
+            _WINDOWS.c.window.in_(sorted(set(current))),
+        )
+    )
+    spent = {(row.rule, row.window): row.spent for row in rows}
+    return Spent(
+        link.total_spent,
+        link.action_count,
+        tuple(spent.get((rule, window), 0) for rule, window in enumerate(current)),
+    )

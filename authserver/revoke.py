@@ -1,0 +1,198 @@
+"""Ending things: a delegation, an agent, a user, a trust domain, a task, everything; or one token.
+
+The row in `revocations` is what ends; it is in force for every request that begins after its commit. What it covers is
+then given back in bounded transactions, so that one press can end a million delegations.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, Select, func, select, true
+
+from authserver import jose
+from authserver.actors.agents import Agent as AgentRecord
+from authserver.audit.events import Record
+from authserver.db import wait_for_exchanges
+from authserver.delegations.records import load_chain
+from authserver.delegations.standing import Kind
+from authserver.errors import Refusal
+from authserver.ledger import actions
+from authserver.ledger.actions import ActionRecord
+from authserver.ledger.reservations import release
+from authserver.schema import Action, Agent, Delegation, Revocation, User
+from authserver.services import Services
+
+_ACTIONS, _DELEGATIONS, _AGENTS = Action.__table__, Delegation.__table__, Agent.__table__
+_USERS, _REVOCATIONS = User.__table__, Revocation.__table__
+_BATCH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is to end; `name` is empty for `all`."""
+
+    kind: Kind
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How many delegations stood, and how many tokens were live, when it was revoked."""
+
+    delegations: int
+    tokens: int
+
+
+class UnknownTarget(LookupError):
+    """There is nothing of that name to revoke."""
+
+
+def revoke(services: Services, target: Target, *, reason: str, by: str, now: datetime) -> Ended:
+    """End everything that `target` covers. Raises `UnknownTarget`, or `Refusal` (503) when it could not be recorded."""
+
+    def write(connection: Connection) -> Ended:
+        wait_for_exchanges(connection)
+        _must_exist(connection, target)
+        counted = _count(connection, target, now)
+        row = {"kind": target.kind, "target": target.name, "reason": reason, "revoked_by": by, "revoked_at": now}
+        connection.execute(_REVOCATIONS.insert(), row)
+        record = Record("revocation", delegation_id=target.name if target.kind == "delegation" else None)
+        record.changed(
+            connection,
+            now,
+            kind=target.kind,
+            target=target.name,
+            reason=reason,
+            by=by,
+            delegations=counted.delegations,
+            tokens=counted.tokens,
+        )
+        return counted
+
+    ended = services.database.write(write)
+    while services.database.write(lambda connection: _void_some(services, connection, target, now)):
+        pass
+    return ended
+
+
+def would_end(services: Services, target: Target, now: datetime) -> Ended:
+    """What `revoke` would end now. Raises `UnknownTarget`."""
+
+    def read(connection: Connection) -> Ended:
+        _must_exist(connection, target)
+        return _count(connection, target, now)
+
+    return services.database.read(read)
+
+
+def revoke_token(services: Services, unverified_token: str, caller: AgentRecord, record: Record, now: datetime) -> None:
+    """RFC 7009: end the caller's own action token, or the delegation of its grant.
+
+    Anything else (unknown, ended, another's) needs nothing and is told nothing (§2.2); the record says which it was.
+    """
+    record.client_id = caller.client_id
+    jti, delegation_id = _read(services, unverified_token, now)
+    if jti is not None:
+        services.database.write(lambda connection: _void_one(services, connection, jti, caller, record, now))
+    elif delegation_id is not None and _is_own(services, delegation_id, caller):
+        revoke(
+            services,
+            Target("delegation", delegation_id),
+            reason="revoked by the agent",
+            by=f"agent:{caller.client_id}",
+            now=now,
+        )
+    else:
+        raise Refusal("invalid_request", "not a token of this client", rule="revocation.unknown_token", status=200)
+
+
+def _read(services: Services, unverified_token: str, now: datetime) -> tuple[str | None, str | None]:
+    try:
+        return services.action_tokens.read(unverified_token, now), None
+    except jose.TokenRefused:
+        pass
+    try:
+        return None, services.grants.read(unverified_token, now).delegation_id
+    except jose.TokenRefused:
+        return None, None
+
+
+def _is_own(services: Services, delegation_id: str, caller: AgentRecord) -> bool:
+    chain = services.database.read(lambda connection: load_chain(connection, delegation_id, services.stored))
+    return chain is not None and chain.leaf.client_id == caller.client_id
+
+
+def _void_one(
+    services: Services, connection: Connection, jti: str, caller: AgentRecord, record: Record, now: datetime
+) -> None:
+    action = actions.find(connection, jti)
+    if action is None or action.client_id != caller.client_id:
+        raise Refusal("invalid_request", "not a token of this client", rule="revocation.unknown_token", status=200)
+    record.action_id, record.delegation_id = action.id, action.delegation_id
+    release(connection, action, "void", services.stored, now)
+    record.permitted(connection, now)
+
+
+def _must_exist(connection: Connection, target: Target) -> None:
+    columns: dict[Kind, ColumnElement[str]] = {
+        "delegation": _DELEGATIONS.c.id,
+        "agent": _AGENTS.c.client_id,
+        "user": _USERS.c.user_id,
+    }
+    column = columns.get(target.kind)
+    if column is not None and connection.scalar(select(column).where(column == target.name).limit(1)) is None:
+        raise UnknownTarget(f"there is no {target.kind} {target.name}")
+
+
+def _count(connection: Connection, target: Target, now: datetime) -> Ended:
+    standing = select(func.count()).select_from(_DELEGATIONS).where(_DELEGATIONS.c.expires_at > now)
+    live = (
+        select(func.count())
+        .select_from(_ACTIONS)
+        .where(_ACTIONS.c.state == "reserved", _ACTIONS.c.expires_at > now)
+    )
+    if target.kind == "task":
+        return Ended(0, connection.scalar(live.where(_ACTIONS.c.task_id == target.name)) or 0)
+    covered = _covered(target)
+    return Ended(
+        connection.scalar(standing.where(_DELEGATIONS.c.id.in_(covered))) or 0,
+        connection.scalar(live.where(_ACTIONS.c.delegation_id.in_(covered))) or 0,
+    )
+
+
+def _covered(target: Target) -> Select[tuple[str]]:
+    """The ids of all delegations that the target covers, with everything below them."""
+    top = select(_DELEGATIONS.c.root_id, _DELEGATIONS.c.id, _DELEGATIONS.c.path)
+    top = top.where(_condition(target)).subquery()
+    return select(_DELEGATIONS.c.id).where(
+        _DELEGATIONS.c.root_id == top.c.root_id,
+        (_DELEGATIONS.c.path == top.c.path) | _DELEGATIONS.c.path.like(top.c.path + " %"),
+    )
+
+
+def _condition(target: Target) -> ColumnElement[bool]:
+    if target.kind == "delegation":
+        return _DELEGATIONS.c.id == target.name
+    if target.kind == "user":
+        return _DELEGATIONS.c.user_id == target.name
+    if target.kind == "agent":
+        return _DELEGATIONS.c.client_id == target.name
+    if target.kind == "trust_domain":
+        agents = select(_AGENTS.c.client_id).where(_AGENTS.c.trust_domain == target.name)
+        return _DELEGATIONS.c.client_id.in_(agents)
+    return true()
+
+
+def _void_some(services: Services, connection: Connection, target: Target, now: datetime) -> int:
+    covered = (
+        _ACTIONS.c.task_id == target.name
+        if target.kind == "task"
+        else _ACTIONS.c.delegation_id.in_(_covered(target))
+    )
+    query = select(*actions.COLUMNS).where(_ACTIONS.c.state == "reserved", _ACTIONS.c.issued_at <= now, covered)
+    return _void_all(services, connection, (ActionRecord(*row) for row in connection.execute(query.limit(_BATCH))), now)
+
+
+def _void_all(services: Services, connection: Connection, found: Iterable[ActionRecord], now: datetime) -> int:
+    return sum(release(connection, action, "void", services.stored, now) for action in list(found))

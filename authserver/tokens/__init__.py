@@ -1,0 +1,1 @@
+"""What this server signs: its keys, action tokens, delegation grants, and the lists that say what still stands."""

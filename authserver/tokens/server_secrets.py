@@ -1,0 +1,27 @@
+"""Secrets that all processes share and that never change: made by whoever needs one first."""
+
+import secrets
+from datetime import datetime
+
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import IntegrityError
+
+from authserver.db import Conflict
+from authserver.schema import ServerSecret
+from authserver.tokens.sealing import Seal
+
+_TABLE = ServerSecret.__table__
+
+
+def shared_secret(connection: Connection, seal: Seal, name: str, now: datetime) -> bytes:
+    """32 random bytes that are the same in every process. Run it in a transaction that may write."""
+    sealed = connection.scalar(select(_TABLE.c.encrypted_value).where(_TABLE.c.name == name))
+    if sealed is not None:
+        return seal.open(sealed, f"secret:{name}")
+    made = secrets.token_bytes(32)
+    row = {"name": name, "encrypted_value": seal.close(made, f"secret:{name}"), "created_at": now}
+    try:
+        connection.execute(_TABLE.insert(), row)
+    except IntegrityError as error:
+        raise Conflict from error
+    return made

@@ -1,0 +1,84 @@
+"""Fixtures that every test can use; pytest finds them here."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.make import migrate
+from tests.postgresql import Cluster, NotInstalledError, running_cluster
+
+BOTH = ("sqlite", "postgresql")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of whoever runs the tests reaches the program under test."""
+    for name in os.environ:
+        if name.upper().startswith("AUTHSERVER_") or name == "FLASK_DEBUG":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def postgresql_cluster() -> Iterator[Cluster]:
+    """A PostgreSQL of the tests' own. Where there is none to start, what needs it is skipped.
+
+    With `AUTHSERVER_TEST_POSTGRESQL=required` it fails instead.
+    """
+    try:
+        with running_cluster() as cluster:
+            yield cluster
+    except NotInstalledError as error:
+        if os.environ.get("AUTHSERVER_TEST_POSTGRESQL") == "required":
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def _postgresql_template(postgresql_cluster: Cluster) -> str:
+    name = postgresql_cluster.create()
+    migrate(postgresql_cluster.url(name))
+    return name
+
+
+@pytest.fixture(scope="session")
+def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "authserver.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def sqlite_url(_sqlite_template: Path, tmp_path: Path) -> str:
+    """A fresh SQLite database with today's schema."""
+    path = shutil.copy(_sqlite_template, tmp_path / "authserver.db")
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def postgresql_url(postgresql_cluster: Cluster, _postgresql_template: str) -> Iterator[str]:
+    """A fresh PostgreSQL database with today's schema."""
+    name = postgresql_cluster.create(_postgresql_template)
+    yield postgresql_cluster.url(name)
+    postgresql_cluster.drop(name)
+
+
+@pytest.fixture(params=BOTH)
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A fresh database with today's schema: the test runs once on SQLite and once on PostgreSQL."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture(params=BOTH)
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database without any table, on each of the two."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
+        return
+    cluster: Cluster = request.getfixturevalue("postgresql_cluster")
+    name = cluster.create()
+    yield cluster.url(name)
+    cluster.drop(name)

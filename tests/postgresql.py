@@ -1,0 +1,113 @@
+"""A private PostgreSQL for one run of the tests, in a folder that goes away with it."""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+
+# Nothing here outlives the run, so nothing waits for the disk.
+OPTIONS = ("fsync=off", "full_page_writes=off", "max_connections=200", "listen_addresses=")
+
+
+class NotInstalledError(Exception):
+    """There is no PostgreSQL server on this machine that the tests could start."""
+
+
+class Cluster:
+    """A running server that listens on a socket in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._numbers = count(1)
+
+    def url(self, name: str) -> str:
+        """The address of a database, as SQLAlchemy writes it."""
+        return f"postgresql+psycopg://postgres@/{name}?host={quote(str(self.folder), safe='')}"
+
+    def create(self, template: str = "template0") -> str:
+        """Make a database that is a copy of `template`, and say its name."""
+        name = f"test_{next(self._numbers)}"
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return name
+
+    def drop(self, name: str) -> None:
+        """Take a database away, whoever is still connected."""
+        self.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+    def execute(self, statement: str) -> None:
+        """Run one statement of administration."""
+        with psycopg.connect(host=str(self.folder), user="postgres", autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+@contextmanager
+def running_cluster() -> Iterator[Cluster]:
+    """Start a server, and stop it at the end, however that comes. Raises `NotInstalledError`."""
+    programs, owner = _programs(), _owner()
+    folder = Path(tempfile.mkdtemp(prefix="authserver-postgresql-"))
+    try:
+        if owner:
+            shutil.chown(folder, owner)
+        initdb = [programs / "initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8"]
+        subprocess.run(
+            [*initdb, "--pgdata", folder / "data"], user=owner, cwd=folder, check=True, capture_output=True
+        )
+        with _running(programs, folder, owner):
+            yield Cluster(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _running(programs: Path, folder: Path, owner: str | None) -> Iterator[None]:
+    options = [word for option in OPTIONS for word in ("-c", option)]
+    command = [programs / "postgres", "-D", folder / "data", "-k", folder, *options]
+    with (folder / "log").open("wb") as log, subprocess.Popen(
+        command, user=owner, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+    ) as process:
+        try:
+            _wait_until_ready(folder, process)
+            yield
+        finally:
+            process.send_signal(signal.SIGQUIT)  # "immediate shutdown": there is nothing to be saved
+
+
+def _wait_until_ready(folder: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            psycopg.connect(host=str(folder), user="postgres").close()
+            return
+        except psycopg.OperationalError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError((folder / "log").read_text()) from None
+            time.sleep(0.02)
+
+
+def _programs() -> Path:
+    # Debian keeps them out of PATH, by version.
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[4]))
+    found = str(installed[-1]) if installed else shutil.which("initdb")
+    if not found:
+        raise NotInstalledError("PostgreSQL is not installed: no initdb in /usr/lib/postgresql/*/bin or PATH")
+    return Path(found).resolve().parent
+
+
+def _owner() -> str | None:
+    # PostgreSQL refuses to run as root.
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("postgres").pw_name
+    except KeyError:
+        raise NotInstalledError("PostgreSQL cannot run as root, and there is no user postgres") from None
