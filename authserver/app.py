@@ -109,7 +109,9 @@ def _http_error(error: HTTPException) -> Response:
 
 def _unexpected(error: Exception) -> Response:
     log.error("request.failed", error=type(error).__name__, path=request.path, exc_info=error)
-    return json_answer({"error": "server_error", "error_description": "the server failed; this was recorded"}, 500)
+    return json_answer(
+        {"error": "server_error", "error_description": "the server failed; this was recorded"}, 500
+    )
 
 
 def _schema_is_current(database: Database) -> None:

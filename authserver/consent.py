@@ -34,7 +34,8 @@ def grant(
 ) -> Granted:
     """Record that `user` (name or id) allows `agent` (client_id) what `details` say, and sign the grant.
 
-    `by` is who recorded it (`user`, `operator`). Raises `Refusal` where a party is unknown or the details cannot be granted.
+    `by` is who recorded it (`user`, `operator`). Raises `Refusal` where a party is unknown
+    or the details cannot be granted.
     """
     final = _bounded(services, details, now)
 
@@ -93,7 +94,9 @@ def _places_exist(connection: Connection, details: DelegationDetails) -> None:
         return
     for location in details.locations:
         if resource_servers.find_by_identifier(connection, location) is None:
-            raise _not_grantable("locations names a resource server that is not registered", "delegation.locations")
+            raise _not_grantable(
+                "locations names a resource server that is not registered", "delegation.locations"
+            )
 
 
 def _not_grantable(description: str, rule: str) -> Refusal:

@@ -28,7 +28,7 @@ _RETRIED_STATES = {"40001", "40P01", "55P03"}
 _REVOCATION_LOCK = 0x61757468
 
 
-class Conflict(Exception):  # noqa: N818  # a turn of events, not an error
+class Conflict(Exception):  # a turn of events, not an error
     """Two transactions met; doing this one again from its start will do."""
 
 
@@ -47,7 +47,7 @@ class Database:
     """One database. `write` and `read` run a function in a transaction of its own."""
 
     def __init__(self, url: str, pool_size: int = 4, statement_timeout: int = 5_000) -> None:
-        """`url` as SQLAlchemy writes it (`sqlite:///…`, `postgresql+psycopg://…`); `statement_timeout` in milliseconds."""
+        """`url` as SQLAlchemy writes it (`sqlite:///…`, `postgresql+psycopg://…`); `statement_timeout` in ms."""
         self.url = _with_driver(make_url(url))
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         engine = _sqlite_engine if self.is_sqlite else _postgresql_engine
@@ -165,7 +165,7 @@ def _sqlite_engine(url: URL, pool_size: int, timeout: int) -> Engine:
 
     @event.listens_for(engine, "connect")
     def prepare(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
-        connection.isolation_level = None  # type: ignore[attr-defined]  # transactions begin where we say
+        connection.isolation_level = None  # transactions begin where we say
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")

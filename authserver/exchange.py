@@ -221,7 +221,9 @@ class _Exchange:
         if chain is None:
             raise _bad_grant("grant.unknown")
         # RFC 8693 §4.4: may_act names the only workload that may use the grant.
-        if chain.leaf.client_id != agent.client_id or grant.may_act != Actor(workload.issuer, workload.subject):
+        if chain.leaf.client_id != agent.client_id or grant.may_act != Actor(
+            workload.issuer, workload.subject
+        ):
             raise _bad_grant("grant.may_act")
         self.attempt.record.delegation_id = chain.leaf.id
         if ended := ending(self.connection, chain, self.now, self.request.task_id):
@@ -277,7 +279,9 @@ class _Exchange:
             return None
         if earlier.request_hash != self._request_hash():
             raise Refusal(
-                "invalid_request", "the Idempotency-Key stood for another request", rule="idempotency_key.reused"
+                "invalid_request",
+                "the Idempotency-Key stood for another request",
+                rule="idempotency_key.reused",
             )
         action = actions.find(self.connection, earlier.action_id)
         if action is None or not action.is_live(self.now):
@@ -299,7 +303,9 @@ class _Exchange:
 
     def _sender_constrained(self) -> None:
         if self._entry().sender_constraint == "required" and self.proven.proof is None:
-            raise Refusal("invalid_dpop_proof", "this action needs a DPoP proof", rule="catalogue.sender_constraint")
+            raise Refusal(
+                "invalid_dpop_proof", "this action needs a DPoP proof", rule="catalogue.sender_constraint"
+            )
 
     def _decide(self, agent: Agent, chain: Chain, target: ResourceServer) -> Permit:
         self.attempt.record.data |= {
@@ -334,7 +340,9 @@ class _Exchange:
         """Give back what expired tokens of this chain still hold; what was in the way may be gone."""
         return release_expired(self.connection, self.services.stored, self.now, root_id=chain.root_id)
 
-    def _action(self, chain: Chain, target: ResourceServer, permit: Permit, index: StatusIndex) -> ActionRecord:
+    def _action(
+        self, chain: Chain, target: ResourceServer, permit: Permit, index: StatusIndex
+    ) -> ActionRecord:
         entry, granted = permit.entry, permit.action
         ends = [link.expires_at for link in chain.links]
         expires_at = min(self.now + timedelta(seconds=entry.lifetime), *ends).replace(microsecond=0)

@@ -17,7 +17,7 @@ from authserver.tokens.action_tokens import ActionClaims
 def introspect(
     services: Services, connection: Connection, unverified_token: str, caller: ResourceServer, now: datetime
 ) -> ActionClaims | None:
-    """The claims of a token that is live and whose audience is the caller; None for everything else, whatever the reason."""
+    """The claims of a token that is live and addressed to the caller; None for all else, whatever the reason."""
     try:
         jti = services.action_tokens.read(unverified_token, now)
     except jose.TokenRefused:

@@ -11,7 +11,8 @@ from authserver.tokens.action_tokens import ActionClaims, Actor
 def claims_of(services: Services, chain: Chain, action: ActionRecord, audience: str) -> ActionClaims:
     """The claims of the action's token; `audience` is the identifier of its resource server.
 
-    INVARIANT: they follow from committed rows alone, so that a retry tells the same (test_a_retry_gets_the_same_action).
+    INVARIANT: they follow from committed rows alone, so that a retry tells the same
+    (test_a_retry_with_the_same_key_gets_the_same_action).
     """
     party = action.resource_server_id
     return ActionClaims(

@@ -302,10 +302,17 @@ def key_for(
 
 def verify_with(token: UnverifiedToken, key: VerificationKey) -> None:
     """Verify the signature with `key`. Raises `TokenRefused`: `jws.key`, `jws.signature`."""
-    if not key.fits(token.header.alg):
-        raise TokenRefused("jws.key")
     signed, _, signature = token.text.rpartition(".")
-    if not _JWS[token.header.alg].verify(signed.encode("ascii"), _decode(signature), key.key):
+    verify_bytes(signed.encode("ascii"), _decode(signature), token.header.alg, key)
+
+
+def verify_bytes(signed: bytes, signature: bytes, alg: str, key: VerificationKey) -> None:
+    """Verify a signature in the form of RFC 7518 §3 over any bytes. Raises `TokenRefused`: `jws.key`,
+    `jws.signature`.
+    """
+    if not key.fits(alg):
+        raise TokenRefused("jws.key")
+    if not _JWS[alg].verify(signed, signature, key.key):
         raise TokenRefused("jws.signature")
 
 

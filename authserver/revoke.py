@@ -20,11 +20,11 @@ from authserver.errors import Refusal
 from authserver.ledger import actions
 from authserver.ledger.actions import ActionRecord
 from authserver.ledger.reservations import release
-from authserver.schema import Action, Agent, Delegation, Revocation, User
+from authserver.schema import Action, Agent, Delegation, Revocation, User, table_of
 from authserver.services import Services
 
-_ACTIONS, _DELEGATIONS, _AGENTS = Action.__table__, Delegation.__table__, Agent.__table__
-_USERS, _REVOCATIONS = User.__table__, Revocation.__table__
+_ACTIONS, _DELEGATIONS, _AGENTS = table_of(Action), table_of(Delegation), table_of(Agent)
+_USERS, _REVOCATIONS = table_of(User), table_of(Revocation)
 _BATCH = 200
 
 
@@ -55,7 +55,13 @@ def revoke(services: Services, target: Target, *, reason: str, by: str, now: dat
         wait_for_exchanges(connection)
         _must_exist(connection, target)
         counted = _count(connection, target, now)
-        row = {"kind": target.kind, "target": target.name, "reason": reason, "revoked_by": by, "revoked_at": now}
+        row = {
+            "kind": target.kind,
+            "target": target.name,
+            "reason": reason,
+            "revoked_by": by,
+            "revoked_at": now,
+        }
         connection.execute(_REVOCATIONS.insert(), row)
         record = Record("revocation", delegation_id=target.name if target.kind == "delegation" else None)
         record.changed(
@@ -86,7 +92,9 @@ def would_end(services: Services, target: Target, now: datetime) -> Ended:
     return services.database.read(read)
 
 
-def revoke_token(services: Services, unverified_token: str, caller: AgentRecord, record: Record, now: datetime) -> None:
+def revoke_token(
+    services: Services, unverified_token: str, caller: AgentRecord, record: Record, now: datetime
+) -> None:
     """RFC 7009: end the caller's own action token, or the delegation of its grant.
 
     Anything else (unknown, ended, another's) needs nothing and is told nothing (§2.2); the record says which it was.
@@ -104,7 +112,9 @@ def revoke_token(services: Services, unverified_token: str, caller: AgentRecord,
             now=now,
         )
     else:
-        raise Refusal("invalid_request", "not a token of this client", rule="revocation.unknown_token", status=200)
+        raise Refusal(
+            "invalid_request", "not a token of this client", rule="revocation.unknown_token", status=200
+        )
 
 
 def _read(services: Services, unverified_token: str, now: datetime) -> tuple[str | None, str | None]:
@@ -128,7 +138,9 @@ def _void_one(
 ) -> None:
     action = actions.find(connection, jti)
     if action is None or action.client_id != caller.client_id:
-        raise Refusal("invalid_request", "not a token of this client", rule="revocation.unknown_token", status=200)
+        raise Refusal(
+            "invalid_request", "not a token of this client", rule="revocation.unknown_token", status=200
+        )
     record.action_id, record.delegation_id = action.id, action.delegation_id
     release(connection, action, "void", services.stored, now)
     record.permitted(connection, now)
@@ -163,8 +175,8 @@ def _count(connection: Connection, target: Target, now: datetime) -> Ended:
 
 def _covered(target: Target) -> Select[tuple[str]]:
     """The ids of all delegations that the target covers, with everything below them."""
-    top = select(_DELEGATIONS.c.root_id, _DELEGATIONS.c.id, _DELEGATIONS.c.path)
-    top = top.where(_condition(target)).subquery()
+    columns = (_DELEGATIONS.c.root_id, _DELEGATIONS.c.path)
+    top = select(*columns).where(_condition(target)).subquery()
     return select(_DELEGATIONS.c.id).where(
         _DELEGATIONS.c.root_id == top.c.root_id,
         (_DELEGATIONS.c.path == top.c.path) | _DELEGATIONS.c.path.like(top.c.path + " %"),
@@ -190,9 +202,15 @@ def _void_some(services: Services, connection: Connection, target: Target, now: 
         if target.kind == "task"
         else _ACTIONS.c.delegation_id.in_(_covered(target))
     )
-    query = select(*actions.COLUMNS).where(_ACTIONS.c.state == "reserved", _ACTIONS.c.issued_at <= now, covered)
-    return _void_all(services, connection, (ActionRecord(*row) for row in connection.execute(query.limit(_BATCH))), now)
+    query = select(*actions.COLUMNS).where(
+        _ACTIONS.c.state == "reserved", _ACTIONS.c.issued_at <= now, covered
+    )
+    return _void_all(
+        services, connection, (ActionRecord(*row) for row in connection.execute(query.limit(_BATCH))), now
+    )
 
 
-def _void_all(services: Services, connection: Connection, found: Iterable[ActionRecord], now: datetime) -> int:
+def _void_all(
+    services: Services, connection: Connection, found: Iterable[ActionRecord], now: datetime
+) -> int:
     return sum(release(connection, action, "void", services.stored, now) for action in list(found))

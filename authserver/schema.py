@@ -5,7 +5,7 @@ transaction of the ledger never leaves one root and the tables can be distribute
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -17,6 +17,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     String,
+    Table,
     Text,
     TypeDecorator,
     text,
@@ -57,7 +58,12 @@ class Base(DeclarativeBase):
     """What all tables share."""
 
     metadata = MetaData(naming_convention=_NAMES)
-    type_annotation_map = {datetime: Instant, int: BigInteger, bytes: LargeBinary, str: String}
+    type_annotation_map: ClassVar = {datetime: Instant, int: BigInteger, bytes: LargeBinary, str: String}
+
+
+def table_of(row: type[Base]) -> Table:
+    """The table behind a row class, for statements of SQLAlchemy Core."""
+    return cast(Table, row.__table__)
 
 
 class User(Base):
@@ -138,7 +144,9 @@ class Budget(Base):
 
     __tablename__ = "budgets"
     __table_args__ = (
-        CheckConstraint("reserved >= 0 AND authorized >= 0 AND captured >= 0 AND refunded >= 0", name="signs"),
+        CheckConstraint(
+            "reserved >= 0 AND authorized >= 0 AND captured >= 0 AND refunded >= 0", name="signs"
+        ),
         CheckConstraint("refunded <= captured", name="refund"),
         CheckConstraint("reserved + authorized + captured - refunded <= total_limit", name="total"),
         CheckConstraint("action_count >= 0 AND action_count <= count_limit", name="count"),

@@ -1,4 +1,4 @@
-"""What a running server holds: settings, database, keys, vocabulary. Built once for each process, shared by its threads."""
+"""What a running server holds: settings, database, keys, vocabulary. One for each process, shared by its threads."""
 
 import tomllib
 from collections.abc import Mapping
@@ -82,7 +82,9 @@ def load_vocabulary(settings: Settings) -> Vocabulary:
         return Vocabulary(
             catalogue=parse_catalogue(_toml(files.actions_file), str(files.actions_file)),
             datatypes=Datatypes.parse(_toml(files.datatypes_file), str(files.datatypes_file)),
-            country_groups=CountryGroups.parse(_toml(files.country_groups_file), str(files.country_groups_file)),
+            country_groups=CountryGroups.parse(
+                _toml(files.country_groups_file), str(files.country_groups_file)
+            ),
         )
     except (CatalogueError, NotAValue) as error:
         raise ConfigurationError(str(error)) from error

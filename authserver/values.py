@@ -35,9 +35,9 @@ class NotAValue(ValueError):
 # The current ISO 4217 list. Codes without an exponent (XXX, XTS, precious metals, units of account) are no money
 # that anybody can be charged, and historic codes are not on the list.
 _EXPONENTS: Mapping[str, int] = {
-    code: int(row["CcyMnrUnts"])
+    code: int(exponent)
     for code, row in iso4217.raw_table.items()
-    if code and str(row["CcyMnrUnts"]).isdigit()
+    if code and (exponent := str(row["CcyMnrUnts"])).isdigit()
 }
 _AMOUNT = re.compile(r"(0|[1-9][0-9]{0,11})(?:\.([0-9]+))?")
 
@@ -46,8 +46,8 @@ _AMOUNT = re.compile(r"(0|[1-9][0-9]{0,11})(?:\.([0-9]+))?")
 class Money:
     """An amount of one currency.
 
-    `currency` is a current ISO 4217 code, `minor` the amount in its minor units (cents, yen, fils). What was parsed is
-    positive and below 10^12 major units, so it fits 64 bits with the largest exponent; what is left of a limit may be 0.
+    `currency` is a current ISO 4217 code, `minor` the amount in its minor units (cents, yen, fils). What was parsed
+    is positive and below 10^12 major units, so it fits 64 bits in every currency; what is left of a limit may be 0.
     """
 
     currency: str
@@ -95,12 +95,12 @@ _FOUR_DIGITS = re.compile(r"[0-9]{4}")
 
 
 def _assigned_categories() -> dict[str, str]:
-    # The standard of 2003 first, so that its words win; Visa's and Mastercard's lists carry what was assigned since, and
-    # the range 3000-3999 (airlines, car rental, hotels), which the standard leaves to them.
+    # The standard of 2003 first, so that its words win; Visa's and Mastercard's lists carry what was assigned since,
+    # and the range 3000-3999 (airlines, car rental, hotels), which the standard leaves to them.
     titles: dict[str, str] = {}
     for name in ("iso18245_official_list.csv", "visa_list.csv", "mastercard_list.csv"):
         with (files("iso18245") / "data" / name).open(encoding="utf-8") as table:
-            rows = csv.reader(table)  # type: ignore[arg-type]
+            rows = csv.reader(table)
             next(rows)
             for code, title, *_ in rows:
                 titles.setdefault(code, title)
@@ -209,21 +209,22 @@ class CountryGroups:
         named = _named_lists(document, "groups", source)
         for name, entries in named.items():
             if name in _COUNTRY_CODES or not _GROUP_NAME.fullmatch(name):
-                raise NotAValue("takes names of 2 to 32 of A-Z 0-9 _ - that are no country", f"{source}: {name}")
+                raise NotAValue(
+                    "takes names of 2 to 32 of A-Z 0-9 _ - that are no country", f"{source}: {name}"
+                )
             for entry in entries:
                 if entry not in named and entry not in _COUNTRY_CODES:
                     raise NotAValue("takes ISO 3166-1 codes and names of other groups", f"{source}: {name}")
         return cls(
-            {name: frozenset(map(Country, held - named.keys())) for name, held in _closed(named, source).items()}
+            {
+                name: frozenset(map(Country, held - named.keys()))
+                for name, held in _closed(named, source).items()
+            }
         )
 
     def contains(self, name: str) -> bool:
         """Whether there is a group of that name."""
         return name in self.groups
-
-    def expand(self, names: Iterable[str]) -> frozenset[Country]:
-        """All countries of `names`, each a country's code or a group's name."""
-        return frozenset().union(*(self.groups.get(name) or {Country(name)} for name in names))
 
 
 # --- data types ---------------------------------------------------------------------------------------------------
@@ -284,10 +285,10 @@ def _closed(named: Mapping[str, list[str]], source: str) -> dict[str, frozenset[
 # --- places -------------------------------------------------------------------------------------------------------
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_PATH = r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)*/?"
+_SEGMENT = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~!$&'()*+,;=:@-]+"
 _RESOURCE = re.compile(
-    rf"(?P<scheme>https?)://(?:(?P<name>{_LABEL}(?:\.{_LABEL})*)|\[(?P<six>[0-9a-f:.]+)\])"
-    rf"(?::(?P<port>[1-9][0-9]{{0,4}}))?(?P<path>{_PATH})"
+    rf"(?=.{{1,512}}\Z)(?P<scheme>https?)://(?:(?P<name>{_LABEL}(?:\.{_LABEL})*)|\[(?P<six>[0-9a-f:.]+)\])"
+    rf"(?::(?P<port>[1-9][0-9]{{0,4}}))?(?:/{_SEGMENT})*/?"
 )
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 
@@ -305,16 +306,19 @@ class ResourceIdentifier:
         Refused is each other spelling of the same place, because requests compare by exact text: fragment, query, user
         name, default port, upper case in the host, empty or dot segments, percent-encoding, and non-ASCII.
         """
-        match = _RESOURCE.fullmatch(unverified) if isinstance(unverified, str) and len(unverified) <= 512 else None
-        if match is None or not isinstance(unverified, str) or not {".", ".."}.isdisjoint(match["path"].split("/")):
+        text = unverified if isinstance(unverified, str) else ""
+        match = _RESOURCE.fullmatch(text)
+        if match is None:
             raise NotAValue("must be an https URI in its plain form, without query or fragment")
-        if match["port"] and int(match["port"]) in (_DEFAULT_PORTS[match["scheme"]], *range(65536, 100_000)):
-            raise NotAValue("must be a URI with a port only where it is not the default one")
-        if not _is_host(match["name"], match["six"]):
-            raise NotAValue("must be a URI with a host name or an address in its shortest form")
+        if not _is_host(match["name"], match["six"]) or not _is_port(match["scheme"], match["port"]):
+            raise NotAValue("must be a URI with host and port in their shortest form, and no default port")
         if match["scheme"] == "http" and not is_loopback(match["name"] or match["six"]):
             raise NotAValue("must be an https URI; http is for loopback addresses only")
-        return cls(unverified)
+        return cls(text)
+
+
+def _is_port(scheme: str, port: str | None) -> bool:
+    return port is None or (int(port) <= 65_535 and int(port) != _DEFAULT_PORTS[scheme])
 
 
 def is_loopback(host: str) -> bool:
@@ -349,13 +353,18 @@ _MERCHANT_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 def parse_name(unverified: object) -> str:
-    """Read a name that people will see: 1 to 100 visible characters in NFC and plain spaces between them, no `<` or `>`.
+    """Read a name that people will see: 1 to 100 visible characters in NFC, plain spaces between them, no `<` or `>`.
 
     What could hide, reorder or imitate (bidi, zero-width, control, private, unassigned) is refused: CVE-2021-42574.
     """
     if not isinstance(unverified, str) or not 1 <= len(unverified) <= 100:
         raise NotAValue("must be a name of 1 to 100 characters")
-    if "<" in unverified or ">" in unverified or unverified != unverified.strip() or not unverified.isprintable():
+    if (
+        "<" in unverified
+        or ">" in unverified
+        or unverified != unverified.strip()
+        or not unverified.isprintable()
+    ):
         raise NotAValue("must be a name of visible characters without markup")
     if not unverified.isascii() and (
         _SHOWS_NOTHING.search(unverified) or not unicodedata.is_normalized("NFC", unverified)
@@ -367,7 +376,9 @@ def parse_name(unverified: object) -> str:
 def parse_reference(unverified: object) -> str:
     """Read the caller's own reference to a cart, order or subscription: up to 128 plain ASCII characters."""
     if not isinstance(unverified, str) or not _REFERENCE.fullmatch(unverified):
-        raise NotAValue("must be 1 to 128 of A-Z a-z 0-9 . _ : / # + = @ ~ - that begin with a letter or digit")
+        raise NotAValue(
+            "must be 1 to 128 of A-Z a-z 0-9 . _ : / # + = @ ~ - that begin with a letter or digit"
+        )
     return unverified
 
 

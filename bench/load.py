@@ -154,13 +154,14 @@ def _at(ordered: Sequence[float], share: float) -> float:
 
 
 class _Connection:
-    __slots__ = ("received", "sent_at", "socket")
+    __slots__ = ("closes", "received", "sent_at", "socket")
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), 10)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.received = b""
         self.sent_at = 0.0
+        self.closes = False
 
     def send(self, request: bytes) -> None:
         self.received = b""
@@ -181,6 +182,7 @@ class _Connection:
             raise ConnectionError("an answer without Content-Length")
         if len(received) < end + 4 + int(match[1]):
             return None
+        self.closes = b"\r\nconnection: close" in received[: end + 2].lower()
         return received[9:12], received[end + 4 :]
 
 
@@ -231,7 +233,11 @@ class _Run:
             self.window.latencies.append(time.perf_counter() - connection.sent_at)
         else:
             self._failed(f"{status.decode()} {body[:300].decode(errors='replace')}")
-        self._next(connection)
+        if connection.closes:
+            self._drop(connection)
+            self._connect()
+        else:
+            self._next(connection)
 
     def _next(self, connection: _Connection) -> None:
         request = next(self.requests, None)

@@ -24,7 +24,7 @@ class DidNotStart(Exception):  # noqa: N818  # says what happened
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that answers. `ready_after` is in seconds from its start to its first accepted connection."""
+    """A server that answers. `ready_after` is in seconds from its start to its first answer."""
 
     name: str
     pid: int
@@ -120,13 +120,21 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: Path) 
     while time.monotonic() < deadline:
         if process.poll() is not None:
             break
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.005)
-        else:
+        if _answers(port):
             return
+        time.sleep(0.005)
     raise DidNotStart(f"{log.name}: {log.read_text(errors='replace')[-2000:]}")
+
+
+def _answers(port: int) -> bool:
+    # An accepted connection is not enough: the kernel accepts for a worker that is not there yet.
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1) as connection:
+            connection.settimeout(10)
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+            return connection.recv(1) != b""
+    except OSError:
+        return False
 
 
 def _stat(pid: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: on the caller's connection, or for its own command line by the configuration."""
+"""How Alembic reaches the database: by the caller's connection, or from its command line by the configuration."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ from authserver.schema import Base, Instant
 
 
 def render_item(kind: str, item: object, autogen_context: AutogenContext) -> str | Literal[False]:
-    """Write an instant as what it is in the database, so that old migrations need nothing of today's program."""
+    """Write an instant as what it is in the database: old migrations must need nothing of today's program."""
     return "sa.BigInteger()" if kind == "type" and isinstance(item, Instant) else False
 
 

@@ -9,8 +9,10 @@ import pytest
 
 from tests.make import migrate
 from tests.postgresql import Cluster, NotInstalledError, running_cluster
+from tests.world import World, running_world
 
 BOTH = ("sqlite", "postgresql")
+POSTGRESQL_IS_REQUIRED = os.environ.get("AUTHSERVER_TEST_POSTGRESQL") == "required"
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +33,7 @@ def postgresql_cluster() -> Iterator[Cluster]:
         with running_cluster() as cluster:
             yield cluster
     except NotInstalledError as error:
-        if os.environ.get("AUTHSERVER_TEST_POSTGRESQL") == "required":
+        if POSTGRESQL_IS_REQUIRED:
             pytest.fail(str(error), pytrace=False)
         pytest.skip(str(error))
 
@@ -82,3 +84,17 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
     name = cluster.create()
     yield cluster.url(name)
     cluster.drop(name)
+
+
+@pytest.fixture
+def world(database_url: str, tmp_path: Path) -> Iterator[World]:
+    """A server over real HTTP with agents, resource servers and a user: once on SQLite and once on PostgreSQL."""
+    with running_world(database_url, tmp_path / "world") as running:
+        yield running
+
+
+@pytest.fixture
+def sqlite_world(sqlite_url: str, tmp_path: Path) -> Iterator[World]:
+    """The same on SQLite alone, for what no database has a part in."""
+    with running_world(sqlite_url, tmp_path / "world") as running:
+        yield running

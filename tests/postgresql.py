@@ -37,17 +37,19 @@ class Cluster:
     def create(self, template: str = "template0") -> str:
         """Make a database that is a copy of `template`, and say its name."""
         name = f"test_{next(self._numbers)}"
-        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        with self._administration() as connection:
+            # Copying the files of a small template takes a fifth of the time of writing them to the log.
+            quickly = "STRATEGY file_copy" if connection.info.server_version >= 150000 else ""
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" {quickly}'.encode())
         return name
 
     def drop(self, name: str) -> None:
         """Take a database away, whoever is still connected."""
-        self.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        with self._administration() as connection:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
 
-    def execute(self, statement: str) -> None:
-        """Run one statement of administration."""
-        with psycopg.connect(host=str(self.folder), user="postgres", autocommit=True) as connection:
-            connection.execute(statement.encode())
+    def _administration(self) -> psycopg.Connection:
+        return psycopg.connect(host=str(self.folder), user="postgres", autocommit=True)
 
 
 @contextmanager
@@ -58,10 +60,14 @@ def running_cluster() -> Iterator[Cluster]:
     try:
         if owner:
             shutil.chown(folder, owner)
-        initdb = [programs / "initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8"]
-        subprocess.run(
-            [*initdb, "--pgdata", folder / "data"], user=owner, cwd=folder, check=True, capture_output=True
-        )
+        initdb = [
+            str(programs / "initdb"),
+            "--no-sync",
+            "--auth=trust",
+            "--username=postgres",
+            "--encoding=UTF8",
+        ]
+        subprocess.run([*initdb, "data"], user=owner, cwd=folder, check=True, stdout=subprocess.DEVNULL)
         with _running(programs, folder, owner):
             yield Cluster(folder)
     finally:
@@ -70,11 +76,14 @@ def running_cluster() -> Iterator[Cluster]:
 
 @contextmanager
 def _running(programs: Path, folder: Path, owner: str | None) -> Iterator[None]:
-    options = [word for option in OPTIONS for word in ("-c", option)]
-    command = [programs / "postgres", "-D", folder / "data", "-k", folder, *options]
-    with (folder / "log").open("wb") as log, subprocess.Popen(
-        command, user=owner, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-    ) as process:
+    options = [f"-c{option}" for option in OPTIONS]
+    command = [str(programs / "postgres"), "-D", "data", "-k", str(folder), *options]
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(
+            command, user=owner, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
+        ) as process,
+    ):
         try:
             _wait_until_ready(folder, process)
             yield
@@ -87,17 +96,20 @@ def _wait_until_ready(folder: Path, process: subprocess.Popen[bytes]) -> None:
     while True:
         try:
             psycopg.connect(host=str(folder), user="postgres").close()
-            return
         except psycopg.OperationalError:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((folder / "log").read_text()) from None
             time.sleep(0.02)
+        else:
+            return
 
 
 def _programs() -> Path:
     # Debian keeps them out of PATH, by version.
-    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[4]))
-    found = str(installed[-1]) if installed else shutil.which("initdb")
+    by_version = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[4])
+    )
+    found = by_version[-1] if by_version else shutil.which("initdb")
     if not found:
         raise NotInstalledError("PostgreSQL is not installed: no initdb in /usr/lib/postgresql/*/bin or PATH")
     return Path(found).resolve().parent

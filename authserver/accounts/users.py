@@ -11,12 +11,13 @@ from sqlalchemy import Connection, Row, select
 from sqlalchemy.exc import IntegrityError
 
 from authserver.schema import User as UserRow
+from authserver.schema import table_of
 
-_TABLE = UserRow.__table__
+_TABLE = table_of(UserRow)
 _ENROLMENT_LASTS = timedelta(days=1)
 
 
-class UserExists(Exception):  # noqa: N818
+class UserExists(Exception):
     """There is a user of that name already."""
 
 
@@ -45,7 +46,7 @@ class NewUser:
 
 
 def create(connection: Connection, new: NewUser, now: datetime) -> tuple[str, str]:
-    """Record a user; returns the id and a secret for one use within a day, with which they enrol. Raises `UserExists`."""
+    """Record a user; returns the id and a secret, good once within a day, to enrol with. Raises `UserExists`."""
     user_id, secret = secrets.token_urlsafe(12), secrets.token_urlsafe(32)
     row = {
         "user_id": user_id,
@@ -68,7 +69,9 @@ def create(connection: Connection, new: NewUser, now: datetime) -> tuple[str, st
 def find(connection: Connection, name: str) -> User | None:
     """The user of that user name or id."""
     row = connection.execute(
-        select(_TABLE).where((_TABLE.c.username == name) | (_TABLE.c.user_id == name)).order_by(_TABLE.c.username != name)
+        select(_TABLE)
+        .where((_TABLE.c.username == name) | (_TABLE.c.user_id == name))
+        .order_by(_TABLE.c.username != name)
     ).first()
     return None if row is None else _user(row)
 

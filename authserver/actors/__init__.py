@@ -4,7 +4,7 @@ itself.
 
 
 class AlreadyRegistered(Exception):
-    """An agent or a resource server of that id, workload or identifier is there already; nothing was changed."""
+    """An agent or a resource server of that id, workload or identifier is there already."""
 
 
 class NotRegistered(Exception):

@@ -3,11 +3,13 @@
 import hashlib
 from datetime import datetime
 
-from sqlalchemy import Connection, Insert
+from sqlalchemy import Connection, Insert, delete, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from authserver.jose import LEEWAY
-from authserver.schema import SeenToken
+from authserver.schema import SeenToken, table_of
+
+_SEEN = table_of(SeenToken)
 
 # The primary key is the check: whoever inserts the row first has used the token (threats A49).
 _INSERT: dict[str, Insert] = {
@@ -44,3 +46,9 @@ def _insert(connection: Connection, issuer: str, jti: str, expires_at: datetime)
         "expires_at": expires_at + LEEWAY,
     }
     return connection.execute(_INSERT[connection.dialect.name], row).rowcount == 1
+
+
+def forget(connection: Connection, now: datetime, most: int) -> int:
+    """Forget tokens that have ended, at most so many; returns how many."""
+    due = select(_SEEN.c.issuer, _SEEN.c.jti_hash).where(_SEEN.c.expires_at <= now).limit(most)
+    return connection.execute(delete(_SEEN).where(tuple_(_SEEN.c.issuer, _SEEN.c.jti_hash).in_(due))).rowcount

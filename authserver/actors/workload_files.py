@@ -1,4 +1,4 @@
-"""A trust domain in files, for development and tests: a key, its public half, and assertions signed with it."""
+"""A trust domain in files, for development and tests: a key pair, and assertions signed with it."""
 
 import json
 import os

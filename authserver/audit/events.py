@@ -8,14 +8,14 @@ from datetime import datetime
 from sqlalchemy import Connection, Row, select
 
 from authserver.errors import Refusal
-from authserver.schema import AuditEvent
+from authserver.schema import AuditEvent, table_of
 
-_TABLE = AuditEvent.__table__
+_TABLE = table_of(AuditEvent)
 
 
 @dataclass(slots=True)
 class Record:
-    """An event being written: a use case fills in who and what as it learns them, so that a refusal can tell as much."""
+    """An event being written: a use case fills in who and what as it learns them, so that a refusal can tell."""
 
     event: str  # the use case: exchange, introspection, revocation, …
     client_id: str | None = None
@@ -94,5 +94,12 @@ def all_events(connection: Connection, *, page: int = 1_000) -> Iterator[Event]:
 
 def _event(row: Row[tuple[object, ...]]) -> Event:
     return Event(
-        row.id, row.at, row.event, row.client_id, row.delegation_id, row.action_id, row.rule, json.loads(row.data)
+        row.id,
+        row.at,
+        row.event,
+        row.client_id,
+        row.delegation_id,
+        row.action_id,
+        row.rule,
+        json.loads(row.data),
     )

@@ -9,10 +9,10 @@ from sqlalchemy import Connection, Row, Select, func, select
 
 from authserver.delegations.stored_details import StoredDetails
 from authserver.policy.details import DelegationDetails
-from authserver.schema import Agent, Budget, Delegation, Revocation, User
+from authserver.schema import Agent, Budget, Delegation, Revocation, User, table_of
 
-_DELEGATIONS, _BUDGETS = Delegation.__table__, Budget.__table__
-_AGENTS, _USERS, _REVOCATIONS = Agent.__table__, User.__table__, Revocation.__table__
+_DELEGATIONS, _BUDGETS = table_of(Delegation), table_of(Budget)
+_AGENTS, _USERS, _REVOCATIONS = table_of(Agent), table_of(User), table_of(Revocation)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from typing import Literal
 from sqlalchemy import Connection, select, tuple_
 
 from authserver.delegations.records import Chain, DelegationRecord
-from authserver.schema import Revocation
+from authserver.schema import Revocation, table_of
 
-_REVOCATIONS = Revocation.__table__
+_REVOCATIONS = table_of(Revocation)
 Kind = Literal["delegation", "agent", "user", "trust_domain", "task", "all"]
 
 

@@ -18,7 +18,9 @@ def form_of(request: Request) -> Form:
     return form
 
 
-def client_of(services: Services, connection: Connection, request: Request, form: Form, now: datetime) -> Client:
+def client_of(
+    services: Services, connection: Connection, request: Request, form: Form, now: datetime
+) -> Client:
     """Who is calling. Raises `Refusal` (`invalid_client`, 401)."""
     return authenticate(
         connection,

@@ -19,7 +19,7 @@ class Form:
     parameters: Mapping[str, tuple[str, ...]]
 
     def one(self, name: str) -> str | None:
-        """The parameter's value, or None where it is absent. Raises `Refusal` (`invalid_request`) where it is repeated."""
+        """The value, or None where it is absent. Raises `Refusal` (`invalid_request`) where it is repeated."""
         values = self.parameters.get(name, ())
         if len(values) > 1:
             raise _malformed(f"{name} is repeated", "form.repeated")

@@ -21,13 +21,15 @@ MEDIA_TYPE = "application/token-introspection+jwt"
 
 
 def respond(services: Services, request: Request) -> Response:
-    """Answer one request. Raises `Refusal` where it is malformed or the caller is not authenticated; that is audited."""
+    """Answer one request. Raises `Refusal`, audited, where it is malformed or nobody knows the caller."""
     try:
         return _respond(services, request)
     except Refusal as refusal:
         if refusal.status < 500:
             failed, now = refusal, services.clock.now()
-            services.database.write(lambda connection: Record("introspection").refused(connection, now, failed))
+            services.database.write(
+                lambda connection: Record("introspection").refused(connection, now, failed)
+            )
         raise
 
 
@@ -49,7 +51,7 @@ def _respond(services: Services, request: Request) -> Response:
 
 
 def _uses_up_a_jti(form: Form) -> bool:
-    # A client_assertion's `jti` is written down; a secret needs no writing, and reading is what a resource server does most.
+    # A client_assertion's `jti` is written down; a secret needs no writing, and most resource servers send one.
     return form.one("client_assertion") is not None
 
 

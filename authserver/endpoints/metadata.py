@@ -70,9 +70,11 @@ def status_list_response(services: Services, list_id: int) -> Response:
     """A Token Status List as a signed JWT (draft-ietf-oauth-status-list §5.1); 404 where there is none."""
     now = services.clock.now()
     ended = services.database.read(
-        lambda connection: ended_indices(services, connection, list_id, now)
-        if status_lists.exists(connection, list_id)
-        else None
+        lambda connection: (
+            ended_indices(services, connection, list_id, now)
+            if status_lists.exists(connection, list_id)
+            else None
+        )
     )
     if ended is None:
         return json_answer({"error": "not_found", "error_description": "there is no such status list"}, 404)

@@ -13,7 +13,7 @@ from authserver.services import Services
 
 
 def respond(services: Services, request: Request) -> Response:
-    """Answer one request: 200 for every token, as §2.2 asks. Raises `Refusal` where it is malformed or cannot be recorded."""
+    """Answer one request: 200 for every token (§2.2). Raises `Refusal` where it is malformed or cannot be recorded."""
     record, now = Record("token_revocation"), services.clock.now()
     try:
         form = form_of(request)
@@ -22,7 +22,9 @@ def respond(services: Services, request: Request) -> Response:
             lambda connection: client_of(services, connection, request, form, now)
         )
         if not isinstance(caller, Agent):
-            raise Refusal("unauthorized_client", "only agents revoke tokens here", rule="revocation.not_an_agent")
+            raise Refusal(
+                "unauthorized_client", "only agents revoke tokens here", rule="revocation.not_an_agent"
+            )
         revoke_token(services, token, caller, record, now)
     except Refusal as refusal:
         if refusal.status < 500:
@@ -31,3 +33,9 @@ def respond(services: Services, request: Request) -> Response:
         if refusal.status != 200:
             raise
     return json_answer({})
+
+
+def _agent(caller: Client) -> Agent:
+    if not isinstance(caller, Agent):
+        raise Refusal("unauthorized_client", "only agents revoke tokens here", rule="revocation.not_an_agent")
+    return caller

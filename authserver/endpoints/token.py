@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from authlib.oauth2 import AuthorizationServer as AuthlibServer
-from authlib.oauth2.rfc6749 import BasicOAuth2Payload, OAuth2Request, TokenEndpointMixin
+from authlib.oauth2.rfc6749 import OAuth2Request, TokenEndpointMixin
 from authlib.oauth2.rfc6749.errors import OAuth2Error
 from authlib.oauth2.rfc6749.grants import BaseGrant
+from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
 from flask import Request, Response
+from werkzeug.datastructures import Headers
 
 from authserver import exchange
 from authserver.actors.client_authentication import ClientCredentials
@@ -113,7 +115,7 @@ def _form(request: Request) -> Form:
     return read_form(request)
 
 
-def parse_exchange(form: Form, headers: Mapping[str, str], services: Services) -> ExchangeRequest:
+def parse_exchange(form: Form, headers: Headers, services: Services) -> ExchangeRequest:
     """Contract §6, the table of parameters. Raises `Refusal`."""
     subject_token, actor_token = form.required("subject_token"), form.required("actor_token")
     if form.required("subject_token_type") not in (JWT, grants.TOKEN_TYPE):
@@ -139,7 +141,7 @@ def parse_exchange(form: Form, headers: Mapping[str, str], services: Services) -
     )
 
 
-def credentials(form: Form, headers: Mapping[str, str]) -> ClientCredentials:
+def credentials(form: Form, headers: Headers) -> ClientCredentials:
     """What the client sent to authenticate itself."""
     return ClientCredentials(
         authorization=headers.get("Authorization"),
@@ -180,7 +182,7 @@ def _waits(form: Form) -> bool:
     return mode is not None
 
 
-def _proof(headers: Mapping[str, str]) -> str | None:
+def _proof(headers: Headers) -> str | None:
     proof = headers.get("DPoP")
     # RFC 9449 §4.3: not more than one; WSGI joins repeated headers with commas.
     if proof is not None and "," in proof:

@@ -8,9 +8,9 @@ from sqlalchemy import Connection, select
 
 from authserver import strict_json
 from authserver.policy.details import Merchant
-from authserver.schema import Action
+from authserver.schema import Action, table_of
 
-_TABLE = Action.__table__
+_TABLE = table_of(Action)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from authserver.delegations.stored_details import StoredDetails
 from authserver.ledger import actions
 from authserver.ledger.actions import ActionRecord
 from authserver.ledger.spending import windows_of
-from authserver.schema import Action, Budget, BudgetWindow, Transfer
+from authserver.schema import Action, Budget, BudgetWindow, Transfer, table_of
 
-_ACTIONS, _BUDGETS = Action.__table__, Budget.__table__
-_WINDOWS, _TRANSFERS = BudgetWindow.__table__, Transfer.__table__
+_ACTIONS, _BUDGETS = table_of(Action), table_of(Budget)
+_WINDOWS, _TRANSFERS = table_of(BudgetWindow), table_of(Transfer)
 
 # What one transfer does to (reserved, authorized, captured, refunded, action_count, windows), in times of its amount;
 # for action_count in times of one.

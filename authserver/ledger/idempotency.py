@@ -4,14 +4,14 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, select, tuple_
 from sqlalchemy.exc import IntegrityError
 
 from authserver.db import Conflict
 from authserver.errors import Refusal
-from authserver.schema import IdempotencyKey
+from authserver.schema import IdempotencyKey, table_of
 
-_TABLE = IdempotencyKey.__table__
+_TABLE = table_of(IdempotencyKey)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,9 @@ def parse_key(unverified: str | None) -> str | None:
     """The header's value: 1 to 128 visible ASCII characters. Raises `Refusal` (`invalid_request`)."""
     if unverified is not None and not re.fullmatch(r"[\x21-\x7e]{1,128}", unverified):
         raise Refusal(
-            "invalid_request", "Idempotency-Key takes 1 to 128 visible ASCII characters", rule="idempotency_key"
+            "invalid_request",
+            "Idempotency-Key takes 1 to 128 visible ASCII characters",
+            rule="idempotency_key",
         )
     return unverified
 
@@ -34,7 +36,9 @@ def parse_key(unverified: str | None) -> str | None:
 def find(connection: Connection, caller: str, key: str) -> Earlier | None:
     """What this caller's key stood for. Keys of different callers are independent."""
     row = connection.execute(
-        select(_TABLE.c.request_hash, _TABLE.c.action_id).where(_TABLE.c.caller == caller, _TABLE.c.key == key)
+        select(_TABLE.c.request_hash, _TABLE.c.action_id).where(
+            _TABLE.c.caller == caller, _TABLE.c.key == key
+        )
     ).first()
     return None if row is None else Earlier(row.request_hash, row.action_id)
 
@@ -64,10 +68,7 @@ def remember(
         raise Conflict from error
 
 
-def prune(connection: Connection, now: datetime, most: int = 1_000) -> int:
+def prune(connection: Connection, now: datetime, most: int) -> int:
     """Forget keys whose time is over, at most so many; returns how many."""
     due = select(_TABLE.c.caller, _TABLE.c.key).where(_TABLE.c.expires_at <= now).limit(most)
-    rows = connection.execute(due).all()
-    for row in rows:
-        connection.execute(delete(_TABLE).where(_TABLE.c.caller == row.caller, _TABLE.c.key == row.key))
-    return len(rows)
+    return connection.execute(delete(_TABLE).where(tuple_(_TABLE.c.caller, _TABLE.c.key).in_(due))).rowcount

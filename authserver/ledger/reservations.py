@@ -1,6 +1,6 @@
 """Reserve for a token that is about to be signed; give back what a token did not use.
 
-An amount is held against the budget of the delegation and of every one above it, from the root down, in one transaction.
+An amount is held against the budget of the delegation and of every one above it, root first, in one transaction.
 The conditional update is the check; the CHECK constraints of the tables stand behind it.
 """
 
@@ -18,10 +18,10 @@ from authserver.ledger import actions
 from authserver.ledger.actions import ActionRecord
 from authserver.ledger.spending import windows_of
 from authserver.policy.details import Merchant
-from authserver.schema import Action, Budget, BudgetWindow, Transfer
+from authserver.schema import Action, Budget, BudgetWindow, Transfer, table_of
 
-_ACTIONS, _BUDGETS = Action.__table__, Budget.__table__
-_WINDOWS, _TRANSFERS = BudgetWindow.__table__, Transfer.__table__
+_ACTIONS, _BUDGETS = table_of(Action), table_of(Budget)
+_WINDOWS, _TRANSFERS = table_of(BudgetWindow), table_of(Transfer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,9 @@ def reserve(connection: Connection, chain: Chain, reservation: Reservation) -> N
         return
     _transfer(connection, action, 0, "reserve", action.issued_at)
     for link in chain.links:
-        for rule, window, limit in windows_of(link.details, link.not_before, reservation.merchant, action.issued_at):
+        for rule, window, limit in windows_of(
+            link.details, link.not_before, reservation.merchant, action.issued_at
+        ):
             _hold_in_window(connection, link, rule, window, limit, action.amount)
         _hold_in_budget(connection, link, action.amount)
 
@@ -54,7 +56,11 @@ _HOLD = (
         _BUDGETS.c.root_id == bindparam("root"),
         _BUDGETS.c.delegation_id == bindparam("delegation"),
         _BUDGETS.c.total_limit.is_not(None),
-        _BUDGETS.c.reserved + _BUDGETS.c.authorized + _BUDGETS.c.captured - _BUDGETS.c.refunded + bindparam("held")
+        _BUDGETS.c.reserved
+        + _BUDGETS.c.authorized
+        + _BUDGETS.c.captured
+        - _BUDGETS.c.refunded
+        + bindparam("held")
         <= _BUDGETS.c.total_limit,
         _BUDGETS.c.count_limit.is_(None) | (_BUDGETS.c.action_count < _BUDGETS.c.count_limit),
     )
@@ -88,7 +94,9 @@ def _hold_in_window(
         raise Conflict
 
 
-def _window_upsert(dialect_insert: type[postgresql.Insert] | type[sqlite.Insert]) -> postgresql.Insert | sqlite.Insert:
+def _window_upsert(
+    dialect_insert: type[postgresql.Insert] | type[sqlite.Insert],
+) -> postgresql.Insert | sqlite.Insert:
     statement = dialect_insert(_WINDOWS)
     more = _WINDOWS.c.spent + statement.excluded.spent
     return statement.on_conflict_do_update(
@@ -105,7 +113,11 @@ _WINDOW_UPSERTS = {
 
 
 def release(
-    connection: Connection, action: ActionRecord, kind: Literal["void", "expire"], stored: StoredDetails, now: datetime
+    connection: Connection,
+    action: ActionRecord,
+    kind: Literal["void", "expire"],
+    stored: StoredDetails,
+    now: datetime,
 ) -> bool:
     """End a token that was not used and give back what it held; False where it was no longer reserved."""
     ended = connection.execute(
@@ -148,7 +160,12 @@ def _give_back(connection: Connection, action: ActionRecord, stored: StoredDetai
 
 
 def release_expired(
-    connection: Connection, stored: StoredDetails, now: datetime, *, root_id: str | None = None, most: int = 100
+    connection: Connection,
+    stored: StoredDetails,
+    now: datetime,
+    *,
+    root_id: str | None = None,
+    most: int = 100,
 ) -> int:
     """Give back what tokens held that died unused, at most so many at a time; returns how many."""
     query = select(*actions.COLUMNS).where(_ACTIONS.c.ends_at <= now, _ACTIONS.c.state == "reserved")

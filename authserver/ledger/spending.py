@@ -9,9 +9,9 @@ from authserver.delegations.records import Chain, DelegationRecord
 from authserver.policy.decide import Allowance, Spent
 from authserver.policy.details import DelegationDetails, Merchant
 from authserver.policy.periods import window_index
-from authserver.schema import BudgetWindow
+from authserver.schema import BudgetWindow, table_of
 
-_WINDOWS = BudgetWindow.__table__
+_WINDOWS = table_of(BudgetWindow)
 
 
 def windows_of(

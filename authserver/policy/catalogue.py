@@ -66,8 +66,8 @@ class Catalogue:
 def parse_catalogue(document: Mapping[str, object], source: str) -> Catalogue:
     """Read the catalogue as TOML gives it; `source` is the file's name, for the error.
 
-    Every key is required, but `settle_within`, which is required where `budget` is `debit` and refused elsewhere. Raises
-    `CatalogueError` with one line for each key that is wrong.
+    Every key is required, but `settle_within`, which is required where `budget` is `debit` and refused elsewhere.
+    Raises `CatalogueError` with one line for each key that is wrong.
     """
     actions = document.get("actions")
     if set(document) != {"actions"} or not isinstance(actions, dict) or not actions:

@@ -9,7 +9,9 @@ from typing import Self
 from authserver.values import NotAValue
 
 _PERIOD = re.compile(r"P(?:T([1-9][0-9]{0,3})H|([1-9][0-9]{0,3})D|(1M)|(1Y))")
-_SPAN = re.compile(r"P(?:(?P<days>[0-9]{1,4})D)?(?:T(?:(?P<hours>[0-9]{1,5})H)?(?:(?P<minutes>[0-9]{1,6})M)?)?")
+_SPAN = re.compile(
+    r"P(?:(?P<days>[0-9]{1,4})D)?(?:T(?:(?P<hours>[0-9]{1,5})H)?(?:(?P<minutes>[0-9]{1,6})M)?)?"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class ActionClaims:
-    """What an action token says (contract §6). `actors` has the current one first; only that one may decide anything."""
+    """What an action token says (contract §6). `actors` has the current one first; only that one decides."""
 
     issuer: str
     subject: str

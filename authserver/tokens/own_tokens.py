@@ -13,7 +13,7 @@ _REMEMBERED = 10_000
 
 
 class OwnTokens(Generic[Facts]):
-    """Reads tokens of one `typ` that this server signed; a text that was good is not verified again while its key stands."""
+    """Reads this server's tokens of one `typ`; a text that was good is not verified again while its key stands."""
 
     def __init__(
         self,
@@ -24,7 +24,7 @@ class OwnTokens(Generic[Facts]):
         *,
         outlives_exp: bool = False,
     ) -> None:
-        """`parse` takes a token whose signature and issuer are good. `outlives_exp`: a row, not `exp`, says when it ended."""
+        """`parse` takes a token whose signature and issuer are good. `outlives_exp`: a row says when it ended."""
         self._issuer, self._typ, self._keys, self._parse = issuer, typ, keys, parse
         self._outlives_exp = outlives_exp
         self._verified: jose.VerifiedTokens[Facts] = jose.VerifiedTokens(_REMEMBERED)

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 _NONCE_BYTES = 12
 
 
-class SealBroken(Exception):  # noqa: N818
+class SealBroken(Exception):
     """The encryption key is another one than that which sealed this secret, or the row was changed."""
 
 

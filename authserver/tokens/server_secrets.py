@@ -7,10 +7,10 @@ from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError
 
 from authserver.db import Conflict
-from authserver.schema import ServerSecret
+from authserver.schema import ServerSecret, table_of
 from authserver.tokens.sealing import Seal
 
-_TABLE = ServerSecret.__table__
+_TABLE = table_of(ServerSecret)
 
 
 def shared_secret(connection: Connection, seal: Seal, name: str, now: datetime) -> bytes:

@@ -16,10 +16,10 @@ from sqlalchemy import Connection, Row, select, update
 from authserver import jose
 from authserver.clock import Clock
 from authserver.db import Database
-from authserver.schema import SigningKey
+from authserver.schema import SigningKey, table_of
 from authserver.tokens.sealing import Seal
 
-_TABLE = SigningKey.__table__
+_TABLE = table_of(SigningKey)
 State = Literal["pending", "active", "retired", "removed"]
 # How old a process's view of the keys may be; far below the shortest useful `publish_ahead`.
 _VIEW_SECONDS = 2.0

@@ -13,9 +13,9 @@ from sqlalchemy import Connection, select, update
 
 from authserver.clock import Clock
 from authserver.db import Conflict, Database
-from authserver.schema import StatusListBlock
+from authserver.schema import StatusListBlock, table_of
 
-_TABLE = StatusListBlock.__table__
+_TABLE = table_of(StatusListBlock)
 CAPACITY = 131_072
 _BLOCK = 512
 
@@ -63,8 +63,8 @@ def _reserve_block(connection: Connection, now: datetime) -> tuple[int, int]:
         select(_TABLE.c.id, _TABLE.c.next_index).order_by(_TABLE.c.id.desc()).limit(1)
     ).first()
     if newest is None or newest.next_index + _BLOCK > CAPACITY:
-        made = connection.execute(_TABLE.insert(), {"next_index": _BLOCK, "created_at": now})
-        return int(made.inserted_primary_key[0]), 0
+        made = _TABLE.insert().values(next_index=_BLOCK, created_at=now).returning(_TABLE.c.id)
+        return connection.execute(made).scalar_one(), 0
     taken = connection.execute(
         update(_TABLE)
         .where(_TABLE.c.id == newest.id, _TABLE.c.next_index == newest.next_index)

@@ -40,13 +40,6 @@ jwks_file = "keys/jwks.json"
 Load = Callable[[str], Settings]
 
 
-@pytest.fixture(autouse=True)
-def _nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.upper().startswith("AUTHSERVER_") or name == "FLASK_DEBUG":
-            monkeypatch.delenv(name)
-
-
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "authserver.toml"
