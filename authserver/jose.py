@@ -43,6 +43,7 @@ _PUBLIC_MEMBERS = {"EC": ("crv", "kty", "x", "y"), "RSA": ("e", "kty", "n")}
 _PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _CURVES = ("P-256", "P-384", "P-521")
 _RSA_BITS = range(2048, 8193)
+_LONGEST_MODULUS = 1_400  # characters: 8192 bits and some to spare
 # RFC 8725 §3.10: these would have us take or fetch a key that the token names.
 _KEYS_IN_HEADER = ("jwk", "jku", "x5u", "x5c")
 _LATEST_DATE = 4_102_444_800  # 2100-01-01
@@ -231,7 +232,8 @@ def _usable_key(entry: object, uses: frozenset[str | None]) -> VerificationKey:
     kid = entry.get("kid")
     if kid is not None and not (isinstance(kid, str) and _KID.fullmatch(kid)):
         raise _KeyIgnored("kid")
-    if entry.get("use") not in uses:
+    use = entry.get("use")
+    if not (use is None or isinstance(use, str)) or use not in uses:
         raise _KeyIgnored("use")
     operations = entry.get("key_ops", ["verify"])
     if not isinstance(operations, list) or "verify" not in operations:
@@ -259,15 +261,26 @@ def _public_key(entry: Mapping[str, object]) -> ECKey | RSAKey:
         raise _KeyIgnored("kty")
     if kty == "EC" and entry.get("crv") not in _CURVES:
         raise _KeyIgnored("curve")
+    if kty == "RSA" and _modulus_bits(entry.get("n")) not in _RSA_BITS:
+        raise _KeyIgnored("rsa_size")
     # Only what the key is made of and its `alg`: the rest was judged above.
     members = {name: entry[name] for name in (*_PUBLIC_MEMBERS[kty], "alg") if name in entry}
     try:
-        key = ECKey.import_key(members) if kty == "EC" else RSAKey.import_key(members)  # type: ignore[arg-type]
+        return ECKey.import_key(members) if kty == "EC" else RSAKey.import_key(members)  # type: ignore[arg-type]
     except (JoseError, ValueError) as error:
         raise _KeyIgnored("invalid") from error
-    if isinstance(key, RSAKey) and key.raw_value.key_size not in _RSA_BITS:
-        raise _KeyIgnored("rsa_size")
-    return key
+
+
+def _modulus_bits(unverified: object) -> int:
+    # Looked at before joserfc reads the key, which only warns of short ones and takes its time over long ones.
+    if not isinstance(unverified, str):
+        raise _KeyIgnored("invalid")
+    if len(unverified) > _LONGEST_MODULUS:
+        return len(unverified) * 6
+    try:
+        return int.from_bytes(_decode(unverified), "big").bit_length()
+    except (TokenRefused, ValueError) as error:
+        raise _KeyIgnored("invalid") from error
 
 
 def verify(token: UnverifiedToken, keys: Sequence[VerificationKey], algorithms: Collection[str]) -> None:

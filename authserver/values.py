@@ -212,9 +212,8 @@ class CountryGroups:
                 raise NotAValue(
                     "takes names of 2 to 32 of A-Z 0-9 _ - that are no country", f"{source}: {name}"
                 )
-            for entry in entries:
-                if entry not in named and entry not in _COUNTRY_CODES:
-                    raise NotAValue("takes ISO 3166-1 codes and names of other groups", f"{source}: {name}")
+            if not entries or not all(entry in named or entry in _COUNTRY_CODES for entry in entries):
+                raise NotAValue("takes ISO 3166-1 codes and names of other groups", f"{source}: {name}")
         return cls(
             {
                 name: frozenset(map(Country, held - named.keys()))

@@ -178,7 +178,7 @@ class _PinnedBackend(NetworkBackend):
         raise failure
 
     def _checked_addresses(self, host: str, port: int) -> list[Address]:
-        addresses = [ipaddress.ip_address(text) for text in self._addresses(host, port)]
+        addresses = self._addresses(host, port)
         # One bad address among good ones is how a rebinding name begins.
         if not all(self._allows(address) for address in addresses):
             raise FetchFailed("address")
@@ -189,14 +189,14 @@ class _PinnedBackend(NetworkBackend):
             return address.is_loopback
         return is_allowed(address, self._allow_private_network)
 
-    def _addresses(self, host: str, port: int) -> list[str]:
+    def _addresses(self, host: str, port: int) -> list[Address]:
         # getaddrinfo knows no time-out: it is asked in a thread of its own, and left alone when it takes too
         # long.
-        answers: SimpleQueue[list[str] | Exception] = SimpleQueue()
+        answers: SimpleQueue[list[Address] | Exception] = SimpleQueue()
 
         def ask() -> None:
             try:
-                answers.put(self._resolve(host, port))
+                answers.put([ipaddress.ip_address(text) for text in self._resolve(host, port)])
             except (OSError, ValueError) as error:
                 answers.put(error)
 
@@ -263,7 +263,7 @@ def _failures() -> Iterator[None]:
     except httpcore.TimeoutException as error:
         raise FetchFailed("timeout") from error
     except httpcore.ConnectError as error:
-        is_tls = isinstance(error.__context__, ssl.SSLError)
+        is_tls = isinstance(error.__cause__, ssl.SSLError)
         raise FetchFailed("tls" if is_tls else "connect") from error
     except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
         raise FetchFailed("protocol") from error

@@ -11,6 +11,7 @@ from authserver.errors import Refusal
 from authserver.schema import AuditEvent, table_of
 
 _TABLE = table_of(AuditEvent)
+_INSERT = _TABLE.insert().inline()
 
 
 @dataclass(slots=True)
@@ -51,7 +52,7 @@ class Record:
             "rule": self.rule,
             "data": json.dumps(self.data, separators=(",", ":"), ensure_ascii=True),
         }
-        connection.execute(_TABLE.insert().inline(), row)
+        connection.execute(_INSERT, row)
 
 
 @dataclass(frozen=True, slots=True)

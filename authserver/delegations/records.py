@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Row, Select, bindparam, func, select
 
 from authserver.delegations.stored_details import StoredDetails
 from authserver.policy.details import DelegationDetails
@@ -77,17 +77,22 @@ _LINKS: Select[tuple[object, ...]] = select(
     .join(_USERS, _USERS.c.user_id == _DELEGATIONS.c.user_id)
 )
 
+# Built once: what SQLAlchemy computes for a statement it keeps with the statement.
+_BY_ID = _LINKS.where(_DELEGATIONS.c.id == bindparam("delegation"))
+_ABOVE = _LINKS.where(
+    _DELEGATIONS.c.root_id == bindparam("root"), _DELEGATIONS.c.id.in_(bindparam("ids", expanding=True))
+)
+
 
 def load_chain(connection: Connection, delegation_id: str, stored: StoredDetails) -> Chain | None:
     """The delegation and all above it, or None where there is no such delegation."""
-    leaf = connection.execute(_LINKS.where(_DELEGATIONS.c.id == delegation_id)).first()
+    leaf = connection.execute(_BY_ID, {"delegation": delegation_id}).first()
     if leaf is None:
         return None
     above = leaf.path.split(" ")[:-1]
     rows: list[Row[tuple[object, ...]]] = [leaf]
     if above:
-        query = _LINKS.where(_DELEGATIONS.c.root_id == leaf.root_id, _DELEGATIONS.c.id.in_(above))
-        rows += connection.execute(query).all()
+        rows += connection.execute(_ABOVE, {"root": leaf.root_id, "ids": above}).all()
     rows.sort(key=lambda row: len(row.path))
     return Chain(tuple(_record(row, stored) for row in rows), leaf.newest_revocation)
 

@@ -4,12 +4,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import Connection, select, tuple_
+from sqlalchemy import Connection, bindparam, select, tuple_
 
 from authserver.delegations.records import Chain, DelegationRecord
 from authserver.schema import Revocation, table_of
 
 _REVOCATIONS = table_of(Revocation)
+_COVERING = select(_REVOCATIONS.c.id, _REVOCATIONS.c.kind, _REVOCATIONS.c.target).where(
+    tuple_(_REVOCATIONS.c.kind, _REVOCATIONS.c.target).in_(bindparam("covering", expanding=True))
+)
 Kind = Literal["delegation", "agent", "user", "trust_domain", "task", "all"]
 
 
@@ -52,11 +55,7 @@ def _by_revocation(connection: Connection, chain: Chain, task_id: str | None) ->
     covering = {target for link in chain.links for target in covering_targets(link)}
     if task_id is not None:
         covering.add(("task", task_id))
-    found = connection.execute(
-        select(_REVOCATIONS.c.id, _REVOCATIONS.c.kind, _REVOCATIONS.c.target).where(
-            tuple_(_REVOCATIONS.c.kind, _REVOCATIONS.c.target).in_(sorted(covering))
-        )
-    ).all()
+    found = connection.execute(_COVERING, {"covering": sorted(covering)}).all()
     for revocation in found:
         if revocation.kind == "task":
             return Ending("task.ended", "the task has ended")

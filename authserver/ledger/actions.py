@@ -1,10 +1,10 @@
 """Actions: one row for each action token, committed before the token is signed."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from authserver import strict_json
 from authserver.policy.details import Merchant
@@ -43,23 +43,26 @@ class ActionRecord:
 
 
 COLUMNS = tuple(_TABLE.c[name] for name in ActionRecord.__dataclass_fields__)
-_BY_ID = select(*COLUMNS)
+_ALL = select(*COLUMNS)
+_BY_ID = _ALL.where(_TABLE.c.id == bindparam("action"))
+_INSERT = _TABLE.insert().inline()
+_NAMES = tuple(ActionRecord.__dataclass_fields__)
 
 
 def find(connection: Connection, action_id: str) -> ActionRecord | None:
     """The action of that id, which is also its token's `jti`."""
-    row = connection.execute(_BY_ID.where(_TABLE.c.id == action_id)).first()
+    row = connection.execute(_BY_ID, {"action": action_id}).first()
     return None if row is None else ActionRecord(*row)
 
 
 def insert(connection: Connection, action: ActionRecord) -> None:
     """Write a new action; `ledger.reservations.reserve` is who calls it."""
-    connection.execute(_TABLE.insert().inline(), asdict(action))
+    connection.execute(_INSERT, {name: getattr(action, name) for name in _NAMES})
 
 
 def in_status_list(connection: Connection, list_id: int, now: datetime) -> Iterable[ActionRecord]:
     """The actions of one status list whose tokens have not expired."""
-    query = _BY_ID.where(_TABLE.c.status_list == list_id, _TABLE.c.expires_at > now)
+    query = _ALL.where(_TABLE.c.status_list == list_id, _TABLE.c.expires_at > now)
     return [ActionRecord(*row) for row in connection.execute(query)]
 
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, select, tuple_
+from sqlalchemy import Connection, bindparam, delete, select, tuple_
 from sqlalchemy.exc import IntegrityError
 
 from authserver.db import Conflict
@@ -12,6 +12,10 @@ from authserver.errors import Refusal
 from authserver.schema import IdempotencyKey, table_of
 
 _TABLE = table_of(IdempotencyKey)
+_INSERT = _TABLE.insert().inline()
+_BY_KEY = select(_TABLE.c.request_hash, _TABLE.c.action_id).where(
+    _TABLE.c.caller == bindparam("caller"), _TABLE.c.key == bindparam("key")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ def remember(
         "expires_at": expires_at,
     }
     try:
-        connection.execute(_TABLE.insert(), row)
+        connection.execute(_INSERT, row)
     except IntegrityError as error:
         raise Conflict from error
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from authserver.db import Conflict
@@ -22,6 +22,7 @@ from authserver.schema import Action, Budget, BudgetWindow, Transfer, table_of
 
 _ACTIONS, _BUDGETS = table_of(Action), table_of(Budget)
 _WINDOWS, _TRANSFERS = table_of(BudgetWindow), table_of(Transfer)
+_INSERT_TRANSFER = _TRANSFERS.insert().inline()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,4 +186,4 @@ def _transfer(connection: Connection, action: ActionRecord, step: int, kind: str
         "amount": action.amount,
         "at": at,
     }
-    connection.execute(insert(_TRANSFERS), row)
+    connection.execute(_INSERT_TRANSFER, row)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from authserver.delegations.records import Chain, DelegationRecord
 from authserver.policy.decide import Allowance, Spent
@@ -12,6 +12,11 @@ from authserver.policy.periods import window_index
 from authserver.schema import BudgetWindow, table_of
 
 _WINDOWS = table_of(BudgetWindow)
+_CURRENT = select(_WINDOWS.c.rule, _WINDOWS.c.window, _WINDOWS.c.spent).where(
+    _WINDOWS.c.root_id == bindparam("root"),
+    _WINDOWS.c.delegation_id == bindparam("delegation"),
+    _WINDOWS.c.window.in_(bindparam("windows", expanding=True)),
+)
 
 
 def windows_of(
@@ -36,11 +41,7 @@ def _spent(connection: Connection, link: DelegationRecord, now: datetime) -> Spe
         return Spent(link.total_spent, link.action_count, ())
     current = [window_index(link.not_before, rule.period, now) for rule in rules]
     rows = connection.execute(
-        select(_WINDOWS.c.rule, _WINDOWS.c.window, _WINDOWS.c.spent).where(
-            _WINDOWS.c.root_id == link.root_id,
-            _WINDOWS.c.delegation_id == link.id,
-            _WINDOWS.c.window.in_(sorted(set(current))),
-        )
+        _CURRENT, {"root": link.root_id, "delegation": link.id, "windows": sorted(set(current))}
     )
     spent = {(row.rule, row.window): row.spent for row in rows}
     return Spent(

@@ -1,25 +1,17 @@
 """A configuration that cannot be right stops the start, and the message names the key and what it takes."""
 
 import base64
-import os
 import re
-import stat
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
 
 from authserver.config import (
     SHIPPED,
     ConfigurationError,
-    KeysSettings,
     Settings,
-    TrustDomainSettings,
-    create_encryption_key,
     load_settings,
-    read_encryption_key,
 )
 
 GOOD_KEY = base64.urlsafe_b64encode(bytes(range(32))).decode().rstrip("=")
@@ -368,139 +360,3 @@ def _write_domains(file: Path, *domains: Mapping[str, object]) -> None:
 
 def _toml(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)
-
-
-# The encryption key
-
-
-@pytest.fixture
-def keys(tmp_path: Path) -> KeysSettings:
-    return KeysSettings(encryption_key_file=tmp_path / "var" / "encryption.key")
-
-
-def test_the_key_file_is_made_once_for_its_owner_alone(keys: KeysSettings) -> None:
-    assert read_encryption_key(keys) is None
-    key = create_encryption_key(keys)
-    assert len(key) == 32
-    assert stat.S_IMODE(keys.encryption_key_file.stat().st_mode) == 0o600
-    assert read_encryption_key(keys) == key
-    assert list(keys.encryption_key_file.parent.iterdir()) == [keys.encryption_key_file]
-
-
-def test_the_first_process_to_make_the_key_file_decides(keys: KeysSettings) -> None:
-    first = create_encryption_key(keys)
-    assert create_encryption_key(keys) == first
-
-
-def test_a_key_of_the_environment_is_taken(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AUTHSERVER_KEYS__ENCRYPTION_KEY", GOOD_KEY)
-    assert read_encryption_key(load_settings(file).keys) == bytes(range(32))
-
-
-WEAK_KEYS = [
-    "",
-    "secret",
-    "change-me",
-    GOOD_KEY[:-2],  # 31 bytes
-    GOOD_KEY + "AA",  # 33 bytes and more
-    GOOD_KEY.replace("A", "+", 1),  # base64, not base64url
-    "A" * 43,  # 32 zeros
-    base64.urlsafe_b64encode(b"password" * 4).decode(),
-]
-
-
-@pytest.mark.parametrize("text", WEAK_KEYS)
-def test_A125_a_weak_key_stops_the_start(file: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setenv("AUTHSERVER_KEYS__ENCRYPTION_KEY", text)
-    assert _refused(file).startswith("AUTHSERVER_KEYS__ENCRYPTION_KEY: keys.encryption_key: takes ")
-
-
-@pytest.mark.parametrize("text", WEAK_KEYS)
-def test_A125_a_weak_key_file_is_refused(keys: KeysSettings, text: str) -> None:
-    create_encryption_key(keys)
-    keys.encryption_key_file.write_text(f"{text}\n")
-    with pytest.raises(ConfigurationError, match=r"keys\.encryption_key_file: takes "):
-        read_encryption_key(keys)
-
-
-@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o601])
-def test_A125_a_key_file_that_others_can_read_is_refused(keys: KeysSettings, mode: int) -> None:
-    create_encryption_key(keys)
-    keys.encryption_key_file.chmod(mode)
-    with pytest.raises(ConfigurationError, match="others can read it; takes mode 0600"):
-        read_encryption_key(keys)
-
-
-def test_A125_a_configuration_with_a_key_in_it_is_for_its_owner_alone(file: Path) -> None:
-    file.write_text(_with("keys", f'encryption_key = "{GOOD_KEY}"'))
-    file.chmod(0o644)
-    assert _refused(file).startswith(f"{file}: holds a key and others can read it")
-    file.chmod(0o600)
-    assert read_encryption_key(load_settings(file).keys) == bytes(range(32))
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_A125_a_key_file_of_another_user_is_refused(keys: KeysSettings) -> None:
-    create_encryption_key(keys)
-    os.chown(keys.encryption_key_file, 65534, 65534)
-    with pytest.raises(ConfigurationError, match="takes the user who runs the server as its owner"):
-        read_encryption_key(keys)
-
-
-def test_a_key_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    keys = KeysSettings(encryption_key_file=tmp_path / "file" / "encryption.key")
-    with pytest.raises(ConfigurationError, match=re.escape(str(keys.encryption_key_file))):
-        create_encryption_key(keys)
-
-
-# The shipped file
-
-
-def _sections() -> dict[str, type[BaseModel]]:
-    of_fields = {name: field.annotation for name, field in Settings.model_fields.items()}
-    sections = {name: kind for name, kind in of_fields.items() if isinstance(kind, type)}
-    return {**sections, "trust_domains": TrustDomainSettings}
-
-
-SHIPPED_TEXT = (SHIPPED / "authserver.toml").read_text()
-
-
-def test_the_shipped_configuration_is_complete() -> None:
-    settings = load_settings(SHIPPED / "authserver.toml")
-    assert settings.server.issuer == "http://127.0.0.1:8000"
-    assert settings.trust_domains[0].jwks_file == SHIPPED / "../var/example.org/jwks.json"
-    assert settings.database.url.get_secret_value() == f"sqlite:///{SHIPPED}/../var/authserver.db"
-    assert settings.keys.encryption_key is None
-
-
-def test_the_shipped_configuration_names_every_key() -> None:
-    assert set(_sections()) == set(Settings.model_fields)
-    missing = [
-        f"{section}.{key}"
-        for section, kind in _sections().items()
-        for key in kind.model_fields
-        if not re.search(rf"^(# )?{key} = ", _text_of(section), re.MULTILINE)
-    ]
-    assert not missing
-
-
-def test_the_defaults_in_the_shipped_configuration_are_the_real_ones() -> None:
-    # The blocks of further trust domains are examples; before them, what is commented out is a default.
-    text = SHIPPED_TEXT.partition("\n# [[trust_domains]]\n")[0]
-    document = tomllib.loads(re.sub(r"^# (\w+ = [^…\n]*)$", r"\1", text, flags=re.MULTILINE))
-    document["trust_domains"] = document["trust_domains"][0]
-    for section, kind in _sections().items():
-        said = kind.model_validate(document[section])
-        for key in re.findall(r"^# (\w+) = [^…\n]*$", text, re.MULTILINE):
-            if key in kind.model_fields:
-                default = kind.model_fields[key].default
-                value = getattr(said, key)
-                assert default == (SHIPPED / value if isinstance(value, Path) else value), f"{section}.{key}"
-
-
-def _text_of(section: str) -> str:
-    head = "[[trust_domains]]" if section == "trust_domains" else f"[{section}]"
-    start = SHIPPED_TEXT.index(f"\n{head}\n")
-    end = SHIPPED_TEXT.find("\n[", start + 1)
-    return SHIPPED_TEXT[start : None if end < 0 else end]

@@ -1,0 +1,135 @@
+"""The exchange (RFC 8693) from the agent's side."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import httpx
+
+from authserver.discovery import Issuer, IssuerUnavailable, json_object
+from authserver.errors import Violation
+
+_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+_GRANT = "urn:authserver:token-type:delegation-grant"
+_JWT = "urn:ietf:params:oauth:token-type:jwt"
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A token for one action. `token_type` says how to present it, `expires_in` is in seconds from its receipt.
+
+    `action` is the `agent_action` as granted; it may say more than was asked, such as the seller's registered name.
+    """
+
+    access_token: str = field(repr=False)
+    token_type: str
+    expires_in: int
+    action_id: str
+    action: Mapping[str, object]
+
+
+class ExchangeRefused(Exception):
+    """The server said no. `error` is the code of RFC 6749, `violations` are all limits that were crossed.
+
+    `status` is the HTTP status; with 503 the same request may be sent again under the same idempotency key.
+    """
+
+    def __init__(
+        self, error: str, description: str, violations: tuple[Violation, ...] = (), status: int = 400
+    ) -> None:
+        super().__init__(f"{error}: {description}")
+        self.error = error
+        self.description = description
+        self.violations = violations
+        self.status = status
+
+
+class AgentClient:
+    """One agent at one authorization server. Threads may share it.
+
+    `assertion` gives a workload assertion that is good now, such as the JWT-SVID of the SPIFFE Workload API; it is
+    called for each exchange. The server's metadata is read once.
+    """
+
+    def __init__(
+        self, issuer: str, assertion: Callable[[], str], *, http: httpx.Client | None = None
+    ) -> None:
+        """Raises `ValueError` where `issuer` is no https URL (http for loopback only)."""
+        self._issuer, self._assertion = Issuer(issuer, http), assertion
+
+    def exchange(
+        self,
+        grant: str,
+        action_details: Mapping[str, object],
+        resource: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+        task_id: str | None = None,
+    ) -> IssuedToken:
+        """A token for the one action of `action_details`, an `agent_action` (contract §4), at `resource`.
+
+        `resource` may be left out where the details have `locations`. The same `idempotency_key` with the same request
+        gives the same action again, and holds nothing twice.
+        Raises `ExchangeRefused`, and `IssuerUnavailable` where there is no answer that can be read.
+        """
+        form = {
+            "grant_type": _EXCHANGE,
+            "subject_token": grant,
+            "subject_token_type": _GRANT,
+            "actor_token": self._assertion(),
+            "actor_token_type": _JWT,
+            "authorization_details": json.dumps([dict(action_details)]),
+        }
+        optional = {"resource": resource, "task_id": task_id}
+        form |= {name: value for name, value in optional.items() if value is not None}
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key is not None else {}
+        return self._post(form, headers)
+
+    def _post(self, form: Mapping[str, str], headers: Mapping[str, str]) -> IssuedToken:
+        url = self._issuer.metadata().token_endpoint
+        try:
+            answer = self._issuer.http.post(url, data=form, headers=headers)
+        except httpx.HTTPError as error:
+            raise IssuerUnavailable(f"{url} cannot be reached: {type(error).__name__}") from error
+        body = json_object(answer.content, url)
+        try:
+            if answer.status_code == 200:
+                return _issued(body)
+            refused = _refused(body, answer.status_code)
+        except (KeyError, TypeError, ValueError) as error:
+            raise IssuerUnavailable(f"{url} answered {answer.status_code} in no known form") from error
+        raise refused
+
+
+def _issued(body: Mapping[str, object]) -> IssuedToken:
+    (action,) = _objects(body["authorization_details"])
+    expires_in = body["expires_in"]
+    if type(expires_in) is not int:
+        raise TypeError("expires_in")
+    return IssuedToken(
+        access_token=_text(body["access_token"]),
+        token_type=_text(body["token_type"]),
+        expires_in=expires_in,
+        action_id=_text(body["action_id"]),
+        action=action,
+    )
+
+
+def _refused(body: Mapping[str, object], status: int) -> ExchangeRefused:
+    violations = tuple(
+        Violation(_text(entry["constraint"]), entry.get("requested"), entry.get("allowed"))
+        for entry in _objects(body.get("violations", []))
+    )
+    return ExchangeRefused(_text(body["error"]), _text(body["error_description"]), violations, status)
+
+
+def _objects(value: object) -> list[Mapping[str, object]]:
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise TypeError("not an array of objects")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not text")
+    return value

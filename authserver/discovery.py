@@ -1,0 +1,119 @@
+"""An authorization server as its clients find it: from its issuer identifier to its endpoints (RFC 8414).
+
+What agents and resource servers share. It knows nothing of how the server works inside.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httpx
+
+from authserver import strict_json
+from authserver.values import is_loopback
+
+_MOST_BYTES = 512 * 1024
+_TIMEOUT_SECONDS = 5.0
+
+
+class IssuerUnavailable(Exception):
+    """The authorization server, or what it must publish, cannot be had now. The message has no secret in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerMetadata:
+    """The endpoints that clients of this kind use; each is an absolute URL."""
+
+    token_endpoint: str
+    jwks_uri: str
+    introspection_endpoint: str
+
+
+class Issuer:
+    """One authorization server, by its issuer identifier. Threads may share it."""
+
+    def __init__(self, identifier: str, http: httpx.Client | None = None) -> None:
+        """`http` brings its own certificates or proxies; without it, a client with a time-out of 5 s.
+
+        Raises `ValueError` where the identifier is no https URL (http for loopback only).
+        """
+        _check_url(identifier)
+        self.identifier = identifier
+        self.http = http or httpx.Client(timeout=_TIMEOUT_SECONDS)
+        self._metadata: ServerMetadata | None = None
+        self._lock = threading.Lock()
+
+    def metadata(self) -> ServerMetadata:
+        """What the server says of itself; read once. Raises `IssuerUnavailable`."""
+        with self._lock:
+            if self._metadata is None:
+                self._metadata = self._read_metadata()
+            return self._metadata
+
+    def get_json(self, url: str) -> Mapping[str, object]:
+        """A JSON object of at most 512 KiB, without following redirects. Raises `IssuerUnavailable`."""
+        try:
+            with self.http.stream("GET", url, follow_redirects=False) as response:
+                if response.status_code != 200:
+                    raise IssuerUnavailable(f"{url} answered {response.status_code}")
+                return json_object(_bounded_body(response, url), url)
+        except httpx.HTTPError as error:
+            raise IssuerUnavailable(f"{url} cannot be reached: {type(error).__name__}") from error
+
+    def _read_metadata(self) -> ServerMetadata:
+        url = _metadata_url(self.identifier)
+        document = self.get_json(url)
+        # RFC 8414 §3.3: what another issuer says of itself must not be used.
+        if document.get("issuer") != self.identifier:
+            raise IssuerUnavailable(f"{url} names another issuer")
+        return ServerMetadata(
+            token_endpoint=_endpoint(document, "token_endpoint", url),
+            jwks_uri=_endpoint(document, "jwks_uri", url),
+            introspection_endpoint=_endpoint(document, "introspection_endpoint", url),
+        )
+
+
+def json_object(body: bytes, source: str) -> dict[str, object]:
+    """The body of an answer, read strictly; `source` is for the message. Raises `IssuerUnavailable`."""
+    try:
+        document = strict_json.parse(body, max_bytes=_MOST_BYTES)
+    except strict_json.JsonRefused as error:
+        raise IssuerUnavailable(f"{source} answered with what {error}") from error
+    if not isinstance(document, dict):
+        raise IssuerUnavailable(f"{source} answered with no JSON object")
+    return document
+
+
+def _bounded_body(response: httpx.Response, url: str) -> bytes:
+    body = bytearray()
+    for chunk in response.iter_bytes():
+        body += chunk
+        if len(body) > _MOST_BYTES:
+            raise IssuerUnavailable(f"{url} answered with more than {_MOST_BYTES} bytes")
+    return bytes(body)
+
+
+def _metadata_url(identifier: str) -> str:
+    # RFC 8414 §3.1: the well-known part stands before the issuer's path.
+    parts = urlsplit(identifier)
+    return f"{parts.scheme}://{parts.netloc}/.well-known/oauth-authorization-server{parts.path}"
+
+
+def _endpoint(document: Mapping[str, object], name: str, source: str) -> str:
+    url = document.get(name)
+    try:
+        if isinstance(url, str):
+            _check_url(url)
+            return url
+    except ValueError:
+        pass
+    raise IssuerUnavailable(f"{source} has no usable {name}")
+
+
+def _check_url(url: str) -> None:
+    parts = urlsplit(url)
+    if not parts.hostname or (
+        parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname))
+    ):
+        raise ValueError("takes an https URL; http is for loopback addresses only")
