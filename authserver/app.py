@@ -34,7 +34,6 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     database = open_database(settings)
     _schema_is_current(database)
     services = open_services(settings, clock or SystemClock(), database)
-    services.trust_domains.warm_up(services.clock.now())
     return build(services)
 
 
@@ -42,6 +41,7 @@ def build(services: Services) -> Flask:
     """The application around services that are open already."""
     app = Flask("authserver", static_folder=None)
     app.extensions["authserver"] = services
+    services.trust_domains.warm_up(services.clock.now())
     prefix = urlsplit(services.issuer).path
     app.register_blueprint(_oauth(services), url_prefix=prefix or None)
     if prefix:

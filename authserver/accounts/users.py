@@ -3,7 +3,7 @@
 import hashlib
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from argon2 import PasswordHasher
@@ -42,7 +42,7 @@ class NewUser:
     name: str
     role: str | None = None
     groups: tuple[str, ...] = ()
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
 
 
 def create(connection: Connection, new: NewUser, now: datetime) -> tuple[str, str]:
@@ -64,6 +64,12 @@ def create(connection: Connection, new: NewUser, now: datetime) -> tuple[str, st
     except IntegrityError as error:
         raise UserExists(new.username) from error
     return user_id, secret
+
+
+def change(connection: Connection, user: User) -> None:
+    """Write all of a user that an operator may change: the name, the role and the groups."""
+    values = {"name": user.name, "role": user.role, "groups": json.dumps(list(user.groups))}
+    connection.execute(_TABLE.update().where(_TABLE.c.user_id == user.user_id).values(values))
 
 
 def find(connection: Connection, name: str) -> User | None:

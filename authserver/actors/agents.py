@@ -62,22 +62,21 @@ def create(connection: Connection, agent: Agent) -> None:
     """Register an agent. Raises `AlreadyRegistered` where its `client_id` or its workload is taken; roll back
     then.
     """
-    row = {
-        "client_id": agent.client_id,
-        "trust_domain": agent.trust_domain,
-        "subject": agent.subject,
-        "name": agent.name,
-        "owner": agent.owner,
-        "actions": None if agent.actions is None else json.dumps(sorted(agent.actions)),
-        "redirect_uris": json.dumps(agent.redirect_uris),
-        "jwks": agent.jwks,
-        "created_at": agent.created_at,
-        "disabled_at": agent.disabled_at,
-    }
+    bound = {"client_id": agent.client_id, "trust_domain": agent.trust_domain, "subject": agent.subject}
+    times = {"created_at": agent.created_at, "disabled_at": agent.disabled_at}
     try:
-        connection.execute(insert(AgentRow), row)
+        connection.execute(insert(AgentRow), {**bound, **_changeable(agent), **times})
     except IntegrityError as error:
         raise AlreadyRegistered from error
+
+
+def change(connection: Connection, agent: Agent) -> None:
+    """Write all of an agent that may change: never its `client_id` nor the workload that users trusted. Raises
+    `NotRegistered`.
+    """
+    of_agent = update(AgentRow).where(_agents.c.client_id == agent.client_id)
+    if connection.execute(of_agent.values(_changeable(agent))).rowcount != 1:
+        raise NotRegistered
 
 
 def disable(connection: Connection, client_id: str, now: datetime) -> None:
@@ -88,6 +87,16 @@ def disable(connection: Connection, client_id: str, now: datetime) -> None:
     )
     if changed.rowcount != 1:
         raise NotRegistered
+
+
+def _changeable(agent: Agent) -> dict[str, object]:
+    return {
+        "name": agent.name,
+        "owner": agent.owner,
+        "actions": None if agent.actions is None else json.dumps(sorted(agent.actions)),
+        "redirect_uris": json.dumps(agent.redirect_uris),
+        "jwks": agent.jwks,
+    }
 
 
 def _agent(row: Row[Any]) -> Agent:

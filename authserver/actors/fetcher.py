@@ -249,7 +249,10 @@ class _TimedStream(NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> NetworkStream:
-        stream = self._stream.start_tls(ssl_context, server_hostname, timeout=self._deadline.left())
+        try:
+            stream = self._stream.start_tls(ssl_context, server_hostname, timeout=self._deadline.left())
+        except httpcore.ConnectError as error:
+            raise FetchFailed("tls") from error
         return _TimedStream(stream, self._deadline)
 
     def get_extra_info(self, info: str) -> object:
@@ -263,7 +266,6 @@ def _failures() -> Iterator[None]:
     except httpcore.TimeoutException as error:
         raise FetchFailed("timeout") from error
     except httpcore.ConnectError as error:
-        is_tls = isinstance(error.__cause__, ssl.SSLError)
-        raise FetchFailed("tls" if is_tls else "connect") from error
+        raise FetchFailed("connect") from error
     except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
         raise FetchFailed("protocol") from error

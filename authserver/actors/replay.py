@@ -13,8 +13,10 @@ _SEEN = table_of(SeenToken)
 
 # The primary key is the check: whoever inserts the row first has used the token (threats A49).
 _INSERT: dict[str, Insert] = {
-    "sqlite": sqlite.insert(SeenToken).on_conflict_do_nothing(),
-    "postgresql": postgresql.insert(SeenToken).on_conflict_do_nothing(),
+    "sqlite": sqlite.insert(SeenToken).on_conflict_do_nothing().execution_options(preserve_rowcount=True),
+    "postgresql": postgresql.insert(SeenToken)
+    .on_conflict_do_nothing()
+    .execution_options(preserve_rowcount=True),
 }
 
 

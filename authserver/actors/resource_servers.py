@@ -80,20 +80,22 @@ def create(connection: Connection, server: ResourceServer) -> None:
     """Register a resource server. Raises `AlreadyRegistered` where its id, identifier or subject is taken;
     roll back then.
     """
-    row = {
-        "id": server.id,
-        "identifier": server.identifier,
-        "name": server.name,
-        "merchant": None if server.merchant is None else json.dumps(server.merchant.to_json()),
-        "auth_method": server.auth_method,
-        "secret_hash": server.secret_hash,
-        "jwks": server.jwks,
-        "subject": server.subject,
-        "created_at": server.created_at,
-        "disabled_at": server.disabled_at,
-    }
+    names = {"id": server.id, "identifier": server.identifier}
+    times = {"created_at": server.created_at, "disabled_at": server.disabled_at}
     try:
-        connection.execute(insert(ResourceServerRow), row)
+        connection.execute(insert(ResourceServerRow), {**names, **_changeable(server), **times})
+    except IntegrityError as error:
+        raise AlreadyRegistered from error
+
+
+def change(connection: Connection, server: ResourceServer) -> None:
+    """Write all of a resource server that may change: never its id nor its identifier. Raises `NotRegistered`,
+    and `AlreadyRegistered` where the subject is taken; roll back then.
+    """
+    of_server = update(ResourceServerRow).where(_servers.c.id == server.id)
+    try:
+        if connection.execute(of_server.values(_changeable(server))).rowcount != 1:
+            raise NotRegistered
     except IntegrityError as error:
         raise AlreadyRegistered from error
 
@@ -106,6 +108,17 @@ def disable(connection: Connection, id: str, now: datetime) -> None:
     )
     if changed.rowcount != 1:
         raise NotRegistered
+
+
+def _changeable(server: ResourceServer) -> dict[str, object]:
+    return {
+        "name": server.name,
+        "merchant": None if server.merchant is None else json.dumps(server.merchant.to_json()),
+        "auth_method": server.auth_method,
+        "secret_hash": server.secret_hash,
+        "jwks": server.jwks,
+        "subject": server.subject,
+    }
 
 
 def _resource_server(row: Row[Any]) -> ResourceServer:

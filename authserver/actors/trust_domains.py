@@ -30,6 +30,7 @@ from authserver.jose import (
     text_claim,
     verify_with,
 )
+from authserver.values import NotAValue
 
 FetcherFactory = Callable[[TrustDomainSettings], Fetcher]
 
@@ -179,6 +180,22 @@ class TrustDomains:
         if domain is None:
             raise TokenRefused("assertion.unknown_issuer")
         return domain
+
+
+def parse_subject(unverified: object, kind: str, trust_domain: str) -> str:
+    """Read the subject under which a workload of that trust domain is registered, as its assertions will say it.
+
+    Raises `NotAValue` where no good assertion of the domain can have it.
+    """
+    if not isinstance(unverified, str) or not 1 <= len(unverified) <= _LONGEST_SUBJECT or not unverified.isprintable():
+        raise NotAValue("must be 1 to 2048 visible characters")
+    if kind == "spiffe":
+        spiffe_id = _SPIFFE_ID.fullmatch(unverified)
+        if spiffe_id is None or spiffe_id[1] != trust_domain:
+            raise NotAValue(f"must be a SPIFFE ID of its trust domain: spiffe://{trust_domain}/...")
+    if kind == "kubernetes" and not _SERVICE_ACCOUNT.fullmatch(unverified):
+        raise NotAValue("must be a service account: system:serviceaccount:NAMESPACE:NAME")
+    return unverified
 
 
 def _media_type(typ: str | None) -> str | None:

@@ -100,11 +100,13 @@ def _window_upsert(
 ) -> postgresql.Insert | sqlite.Insert:
     statement = dialect_insert(_WINDOWS)
     more = _WINDOWS.c.spent + statement.excluded.spent
-    return statement.on_conflict_do_update(
+    upsert = statement.on_conflict_do_update(
         index_elements=["root_id", "delegation_id", "rule", "window"],
         set_={"spent": more},
         where=more <= _WINDOWS.c.spend_limit,
     )
+    # SQLAlchemy keeps the row count of an INSERT only where it is asked to.
+    return upsert.execution_options(preserve_rowcount=True)
 
 
 _WINDOW_UPSERTS = {

@@ -1,0 +1,103 @@
+"""How the demonstration speaks: chapters, who asks for what, what was said, and why, in plain words."""
+
+from collections.abc import Callable, Iterable
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from authserver.errors import Violation
+from authserver.values import MerchantCategory
+
+_WIDEST = 100
+_LABEL = 8
+
+
+class Narrator:
+    """Writes the story to standard output, with colours where the terminal has them."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False)
+        self._console.width = min(self._console.width, _WIDEST)
+        self._chapters = 0
+
+    def title(self, text: str, below: str) -> None:
+        """The first lines."""
+        self._console.print()
+        self._console.print(Text(text, "bold"))
+        self._console.print(Text(below, "dim"))
+
+    def chapter(self, text: str) -> None:
+        """A new step of the story."""
+        self._chapters += 1
+        self._console.print()
+        self._console.print(Text(f"{self._chapters}. {text}", "bold cyan"))
+
+    def tell(self, text: str) -> None:
+        """A few plain sentences."""
+        self._console.print(Padding(Text(text), (0, 0, 0, 3)))
+
+    def asks(self, who: str, what: str) -> None:
+        """Somebody asks for something."""
+        self._line("asks", f"{who}: {what}", "default")
+
+    def yes(self, text: str) -> None:
+        """It was allowed."""
+        self._line("yes", text, "green")
+
+    def no(self, text: str, reasons: Iterable[str] = ()) -> None:
+        """It was refused, for these reasons."""
+        self._line("no", text, "red")
+        for reason in reasons:
+            self._line("", f"- {reason}", "default")
+
+    def shop(self, text: str, *, accepted: bool) -> None:
+        """What the shop answered."""
+        self._line("shop", text, "green" if accepted else "red")
+
+    def close(self, lines: Iterable[str]) -> None:
+        """The last lines."""
+        self._console.print()
+        for line in lines:
+            self._console.print(line, markup=False)
+
+    def failed(self, what: str, shown: str) -> None:
+        """The story came out otherwise than told."""
+        self._console.print()
+        self._console.print(Text(f"This was not expected: {what}", "bold red"))
+        self._console.print(shown, markup=False)
+
+    def _line(self, label: str, text: str, colour: str) -> None:
+        line = Text(f"{label:<{_LABEL}}", f"bold {colour}" if label else "default")
+        self._console.print(Padding(line + Text(text), (0, 0, 0, 3)), soft_wrap=False)
+
+
+def euros(amount: object) -> str:
+    """`"42.50"` or `{"currency": "EUR", "value": "42.50"}` as people write it."""
+    return f"€{amount['value']}" if isinstance(amount, dict) else f"€{amount}"
+
+
+def in_words(violation: Violation) -> str:
+    """One crossed limit as a person would say it, with the name that it has on the wire."""
+    say = _WORDS.get(violation.constraint, lambda v: f"{_listed(v.requested)}, allowed is {_listed(v.allowed)}")
+    return f"{say(violation)}  ({violation.constraint})"
+
+
+def _class(code: object) -> str:
+    return f"class {code}, {MerchantCategory.parse(code).title}"
+
+
+def _listed(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+_WORDS: dict[str, Callable[[Violation], str]] = {
+    "actions": lambda v: f"{v.requested} is not allowed, only {_listed(v.allowed)}",
+    "amount": lambda v: f"{euros(v.requested)} is due, and the token is for {euros(v.allowed)}",
+    "limits.per_action": lambda v: f"{euros(v.requested)} is more than {euros(v.allowed)}, the most at a time",
+    "limits.total": lambda v: f"{euros(v.requested)} is more than {euros(v.allowed)}, which is all that is left",
+    "merchants.categories": lambda v: f"{_class(v.requested)}: only {_listed(v.allowed)} are allowed",
+    "merchants.countries": lambda v: f"a seller in {v.requested}: only {_listed(v.allowed)} are allowed",
+    "datatypes": lambda v: f"{_listed(v.requested)} was asked for: only {_listed(v.allowed)} may be used",
+    "approval": lambda _: "Ada wants to be asked first",
+}

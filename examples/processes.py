@@ -1,0 +1,74 @@
+"""Programs that are started, watched until they answer, and always ended by their own number."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import httpx
+
+_READY_SECONDS = 30
+_END_SECONDS = 8
+
+
+class DidNotStart(Exception):
+    """A program ended or stayed silent; the message has the end of what it wrote."""
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str], *, ready: str, log: Path, environment: Mapping[str, str], folder: Path
+) -> Iterator[None]:
+    """Start `command` in `folder` and wait until the URL `ready` answers 200; end it, and what it started, at the end.
+
+    Raises `DidNotStart`.
+    """
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603  # our own programs, no shell
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            cwd=folder,
+            start_new_session=True,  # so that it and its workers can be ended together, and nothing else
+        )
+    try:
+        _wait_until_ready(process, ready, log)
+        yield
+    finally:
+        _end(process)
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(url, timeout=5).status_code == 200:
+                return
+        time.sleep(0.02)
+    raise DidNotStart(f"{url} did not answer\n{log.read_text(errors='replace')[-2000:]}")
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    _signal(process, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_END_SECONDS)
+    _signal(process, signal.SIGKILL)  # workers that outlived it, or nobody
+    process.wait()
+
+
+def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)

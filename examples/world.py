@@ -1,0 +1,176 @@
+"""The demonstration data: Ada, two agents of the SPIFFE trust domain example.org, a shop, a market, and what Ada allows.
+
+Everything is made as an operator would, with the verbs of manage.py.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+DOMAIN = "example.org"
+HELPER = "basket-helper"
+SCOUT = "price-scout"
+MARKET = "https://market.example/api"
+FOODS = {"id": "m_123", "category": "5411", "country": "NL", "name": "Example Foods"}
+
+
+class VerbFailed(Exception):
+    """A verb of manage.py ended with an error; the message has what it wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Whoever types `python manage.py …`, with the data in `folder` and `config` as the configuration."""
+
+    folder: Path
+    config: Path
+
+    @property
+    def domain(self) -> Path:
+        """The folder of the trust domain's keys."""
+        return self.folder / DOMAIN
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the verbs and the server get to know."""
+        return {"AUTHSERVER_CONFIG": str(self.config)}
+
+    def run(self, *arguments: str) -> str:
+        """What a verb prints. Raises `VerbFailed`."""
+        done = subprocess.run(  # noqa: S603  # our own program, no shell
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **self.environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise VerbFailed(f"manage.py {' '.join(arguments)}\n{(done.stderr or done.stdout).strip()}")
+        return done.stdout.strip()
+
+    def record(self, *arguments: str) -> dict[str, Any]:
+        """The JSON object that a verb prints. Raises `VerbFailed`."""
+        record: dict[str, Any] = json.loads(self.run(*arguments))
+        return record
+
+    def delegate(self, agent: str, details: dict[str, Any]) -> "Delegated":
+        """Record what Ada allows `agent`."""
+        path = self.folder / f"{agent}.json"
+        path.write_text(json.dumps(details, indent=2), encoding="utf-8")
+        made = self.record("delegations", "create", "--user", "ada", "--agent", agent, "--details", str(path))
+        return Delegated(made["grant_id"], made["grant"])
+
+
+@dataclass(frozen=True, slots=True)
+class Delegated:
+    """A delegation and the grant that names it."""
+
+    grant_id: str
+    grant: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A resource server as the authorization server knows it."""
+
+    id: str
+    identifier: str
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Who is registered: `shop` is one merchant, Example Foods; `market` is a platform where many sell."""
+
+    shop: Registered
+    market: Registered
+
+
+def write_config(path: Path, issuer: str) -> None:
+    """A configuration that is complete: an issuer, a database, a trust domain; all else has defaults."""
+    path.write_text(
+        f"""[server]
+issuer = "{issuer}"
+
+[database]
+url = "sqlite:///authserver.db"
+
+[[trust_domains]]
+name = "{DOMAIN}"
+kind = "spiffe"
+jwks_file = "{DOMAIN}/jwks.json"
+algorithms = ["ES256"]
+""",
+        encoding="utf-8",
+    )
+
+
+def workload(agent: str) -> str:
+    """The SPIFFE ID of an agent's workload."""
+    return f"spiffe://{DOMAIN}/agent/{agent}"
+
+
+def populate(operator: Operator, shop: str) -> World:
+    """Make the schema, the trust domain, and everybody in it; `shop` is the identifier of Example Foods.
+
+    Raises `VerbFailed`, also where some of it is there already.
+    """
+    if not operator.domain.exists():
+        operator.run(
+            "workload", "create-domain", DOMAIN, "--kind", "spiffe", "--directory", str(operator.domain)
+        )
+    operator.run("migrate")
+    operator.run("users", "create", "--username", "ada", "--name", "Ada")
+    for agent, name in ((HELPER, "Basket Helper"), (SCOUT, "Price Scout")):
+        operator.run(
+            *("agents", "create", "--client-id", agent, "--name", name),
+            *("--trust-domain", DOMAIN, "--subject", workload(agent)),
+        )
+    return World(
+        shop=_register(operator, shop, "Example Foods", "--merchant", json.dumps(FOODS)),
+        market=_register(operator, MARKET, "Example Market"),
+    )
+
+
+def _register(operator: Operator, identifier: str, name: str, *more: str) -> Registered:
+    made = operator.record(
+        "resource-servers", "create", "--identifier", identifier, "--name", name, *more
+    )
+    return Registered(made["id"], identifier, made["client_secret"])
+
+
+def what_ada_allows_the_helper(shop: str, lasts: timedelta) -> dict[str, Any]:
+    """Groceries in the Netherlands and Belgium: at most €80 at a time, €120 in all; she is asked above €60."""
+    return {
+        "type": "agent_delegation",
+        "actions": ["catalog.search", "order.checkout", "payment.finalize"],
+        "locations": [shop, MARKET],
+        "limits": {"currency": "EUR", "per_action": "80.00", "total": "120.00"},
+        "merchants": {"categories": ["5411", "5451"], "countries": ["NL", "BE"]},
+        "datatypes": ["shipping_address"],
+        "approval": {"above": "60.00"},
+        "expires": instant(datetime.now(UTC) + lasts),
+    }
+
+
+def what_ada_allows_the_scout(shop: str, expires: datetime) -> dict[str, Any]:
+    """To search at the shop, and nothing else."""
+    return {
+        "type": "agent_delegation",
+        "actions": ["catalog.search"],
+        "locations": [shop],
+        "expires": instant(expires),
+    }
+
+
+def instant(moment: datetime) -> str:
+    """RFC 3339 in UTC, whole seconds."""
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
