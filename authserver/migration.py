@@ -18,7 +18,7 @@ _MIGRATION_LOCK = 0x6D696772
 def pending(database: Database) -> list[str]:
     """The revisions that the database lacks, oldest first.
 
-    None where it is ahead of this program: during an upgrade, old processes go on with the new schema (F09).
+    Empty where it is ahead of this program: during an upgrade, old processes go on with the new schema (F09).
     """
     return database.read(_missing)
 

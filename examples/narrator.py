@@ -1,6 +1,6 @@
 """How the demonstration speaks: chapters, who asks for what, what was said, and why, in plain words."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from rich.console import Console
 from rich.padding import Padding
@@ -27,6 +27,12 @@ class Narrator:
         self._console.print(Text(text, "bold"))
         self._console.print(Text(below, "dim"))
 
+    def people(self, who: Mapping[str, str]) -> None:
+        """Names, and who they are."""
+        self._console.print()
+        for name, description in who.items():
+            self._console.print(Padding(Text(f"{name:<16}", "bold") + Text(description), (0, 0, 0, 3)))
+
     def chapter(self, text: str) -> None:
         """A new step of the story."""
         self._chapters += 1
@@ -49,7 +55,11 @@ class Narrator:
         """It was refused, for these reasons."""
         self._line("no", text, "red")
         for reason in reasons:
-            self._line("", f"- {reason}", "default")
+            self.because(reason)
+
+    def because(self, reason: str) -> None:
+        """One reason for the refusal above."""
+        self._line("", f"- {reason}", "default")
 
     def shop(self, text: str, *, accepted: bool) -> None:
         """What the shop answered."""
@@ -79,7 +89,11 @@ def euros(amount: object) -> str:
 
 def in_words(violation: Violation) -> str:
     """One crossed limit as a person would say it, with the name that it has on the wire."""
-    say = _WORDS.get(violation.constraint, lambda v: f"{_listed(v.requested)}, allowed is {_listed(v.allowed)}")
+    say = _WORDS.get(violation.constraint)
+    if say is None:
+        return (
+            f"{violation.constraint}: {_listed(violation.requested)}, allowed: {_listed(violation.allowed)}"
+        )
     return f"{say(violation)}  ({violation.constraint})"
 
 
@@ -87,17 +101,27 @@ def _class(code: object) -> str:
     return f"class {code}, {MerchantCategory.parse(code).title}"
 
 
+def _only(value: object) -> str:
+    return f"only {_listed(value)} is allowed" if value else "nothing of that kind is allowed"
+
+
 def _listed(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
+def _at_a_time(violation: Violation) -> str:
+    if violation.allowed is None:
+        return f"{euros(violation.requested)}, and nothing may be spent"
+    return f"{euros(violation.requested)} is more than {euros(violation.allowed)}, the most at a time"
+
+
 _WORDS: dict[str, Callable[[Violation], str]] = {
-    "actions": lambda v: f"{v.requested} is not allowed, only {_listed(v.allowed)}",
+    "actions": lambda v: f"{v.requested}: {_only(v.allowed)}",
     "amount": lambda v: f"{euros(v.requested)} is due, and the token is for {euros(v.allowed)}",
-    "limits.per_action": lambda v: f"{euros(v.requested)} is more than {euros(v.allowed)}, the most at a time",
-    "limits.total": lambda v: f"{euros(v.requested)} is more than {euros(v.allowed)}, which is all that is left",
-    "merchants.categories": lambda v: f"{_class(v.requested)}: only {_listed(v.allowed)} are allowed",
-    "merchants.countries": lambda v: f"a seller in {v.requested}: only {_listed(v.allowed)} are allowed",
-    "datatypes": lambda v: f"{_listed(v.requested)} was asked for: only {_listed(v.allowed)} may be used",
+    "limits.per_action": _at_a_time,
+    "limits.total": lambda v: f"{euros(v.requested)} is more than {euros(v.allowed)}, all that is left",
+    "merchants.categories": lambda v: f"{_class(v.requested)}: {_only(v.allowed)}",
+    "merchants.countries": lambda v: f"a seller in {v.requested}: {_only(v.allowed)}",
+    "datatypes": lambda v: f"{_listed(v.requested)}: {_only(v.allowed)}",
     "approval": lambda _: "Ada wants to be asked first",
 }

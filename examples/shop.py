@@ -2,8 +2,8 @@
 
     SHOP_SECRET=… python -m examples.shop --issuer http://127.0.0.1:8000 --port 8001 --id …
 
-Each endpoint says what is about to happen, and the token must be for just that. Searching and ordering are checked offline.
-Before money moves the shop also asks the server whether the token still stands, because it may have been revoked since.
+Each endpoint says what is about to happen, and the token must be for just that. Searching and ordering are checked
+offline. Before money moves the shop also asks the server whether the token still stands: it may have been revoked.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from authserver.resource_server import (
     ActionToken,
-    InvalidToken,
     Introspection,
+    InvalidToken,
     IssuerUnavailable,
     NotAllowed,
     TokenRejected,
@@ -43,7 +43,7 @@ PRODUCTS = {
     "oats": Product("Rolled oats, 1 kg", 295),
     "milk": Product("Oat milk, 1 l", 215),
     "coffee": Product("Coffee beans, 1 kg", 1650),
-    "cheese": Product("Young Gouda, 500 g", 745),
+    "cheese": Product("Young Gouda, 500 g", 700),
     "olive-oil": Product("Olive oil, 750 ml", 1175),
 }
 
@@ -116,7 +116,11 @@ class Shop:
         body = request.get_json()
         cart, items = body.get("cart"), body.get("items")
         known = isinstance(items, dict) and items and PRODUCTS.keys() >= items.keys()
-        if not isinstance(cart, str) or not known or not all(number in range(1, 100) for number in items.values()):
+        if (
+            not isinstance(cart, str)
+            or not known
+            or not all(number in range(1, 100) for number in items.values())
+        ):
             raise ValueError("takes a cart's name and one or more products")
         return cart, Money("EUR", sum(PRODUCTS[name].price * number for name, number in items.items()))
 
@@ -167,7 +171,9 @@ class _Quiet(WSGIRequestHandler):
 
 def main() -> None:
     """Serve until the process is ended."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--issuer", required=True, help="the authorization server's issuer identifier")
     parser.add_argument("--port", type=int, required=True, help="the port to listen on, on 127.0.0.1")
     parser.add_argument("--id", required=True, help="the id that `resource-servers create` printed")

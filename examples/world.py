@@ -1,4 +1,4 @@
-"""The demonstration data: Ada, two agents of the SPIFFE trust domain example.org, a shop, a market, and what Ada allows.
+"""The demonstration data: Ada, two agents of the SPIFFE trust domain example.org, a shop, a market.
 
 Everything is made as an operator would, with the verbs of manage.py.
 """
@@ -141,9 +141,7 @@ def populate(operator: Operator, shop: str) -> World:
 
 
 def _register(operator: Operator, identifier: str, name: str, *more: str) -> Registered:
-    made = operator.record(
-        "resource-servers", "create", "--identifier", identifier, "--name", name, *more
-    )
+    made = operator.record("resource-servers", "create", "--identifier", identifier, "--name", name, *more)
     return Registered(made["id"], identifier, made["client_secret"])
 
 

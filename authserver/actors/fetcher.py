@@ -6,6 +6,7 @@ The address is looked up once, checked and connected to, so that a name which ch
 """
 
 import ipaddress
+import re
 import socket
 import ssl
 import threading
@@ -23,6 +24,8 @@ from authserver import strict_json
 from authserver.config import is_loopback
 
 MAX_BYTES = 512 * 1024
+# urlsplit drops tabs and line ends silently.
+_PLAIN_URL = re.compile(r"[!-~]+")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolver = Callable[[str, int], list[str]]
@@ -81,19 +84,14 @@ class Fetcher:
     def _checked_url(self, url: str) -> SplitResult:
         try:
             parts = urlsplit(url)
-            has_bad_port = parts.port == 0
+            port = parts.port  # reading it checks it
         except ValueError as error:
             raise FetchFailed("url") from error
         http_allowed = self._allow_private_network and is_loopback(parts.hostname or "")
         if parts.scheme != "https" and not (parts.scheme == "http" and http_allowed):
             raise FetchFailed("url")
-        if (
-            not parts.hostname
-            or parts.username is not None
-            or parts.fragment
-            or has_bad_port
-            or not url.isascii()
-        ):
+        is_plain = _PLAIN_URL.fullmatch(url) and parts.hostname and port != 0
+        if not is_plain or parts.username is not None or parts.fragment:
             raise FetchFailed("url")
         return parts
 
@@ -267,5 +265,5 @@ def _failures() -> Iterator[None]:
         raise FetchFailed("timeout") from error
     except httpcore.ConnectError as error:
         raise FetchFailed("connect") from error
-    except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
+    except (httpcore.NetworkError, httpcore.ProtocolError, OSError, ValueError) as error:
         raise FetchFailed("protocol") from error

@@ -187,7 +187,11 @@ def parse_subject(unverified: object, kind: str, trust_domain: str) -> str:
 
     Raises `NotAValue` where no good assertion of the domain can have it.
     """
-    if not isinstance(unverified, str) or not 1 <= len(unverified) <= _LONGEST_SUBJECT or not unverified.isprintable():
+    if (
+        not isinstance(unverified, str)
+        or not 1 <= len(unverified) <= _LONGEST_SUBJECT
+        or not unverified.isprintable()
+    ):
         raise NotAValue("must be 1 to 2048 visible characters")
     if kind == "spiffe":
         spiffe_id = _SPIFFE_ID.fullmatch(unverified)

@@ -197,14 +197,11 @@ def test_A57_locations_of_another_shape_are_refused(locations: object) -> None:
     refused_action(action({"locations": locations}))
 
 
-def test_what_was_sent_is_never_repeated_in_an_error() -> None:
-    for changes in (
-        {"attack": 1},
-        {"reference": "<attack>"},
-        {"actions": ["attack"]},
-        {"merchant.attack": 1},
-    ):
-        assert "attack" not in refused_action(action(changes)).description
+@pytest.mark.parametrize(
+    "changes", [{"attack": 1}, {"reference": "<attack>"}, {"actions": ["attack"]}, {"merchant.attack": 1}]
+)
+def test_what_was_sent_is_never_repeated_in_an_error(changes: dict[str, object]) -> None:
+    assert "attack" not in refused_action(action(changes)).description
 
 
 # --- by scope -----------------------------------------------------------------------------------------------------
@@ -216,14 +213,10 @@ def test_a_scope_names_an_action_that_needs_no_details() -> None:
 
 @pytest.mark.parametrize(
     "scope",
-    ["payment.finalize", "order.checkout", "profile.read", "order.change_address", "refund.initiate"]
-    + [
-        "catalog.search cart.update",
-        "catalog.search catalog.search",
-        " catalog.search",
-        "",
-        "openid",
-        "Catalog.search",
+    [
+        *("payment.finalize", "order.checkout", "profile.read", "order.change_address", "refund.initiate"),
+        *("catalog.search cart.update", "catalog.search catalog.search", " catalog.search", "", "openid"),
+        *("Catalog.search", "any"),
     ],
 )
 def test_A29_any_other_scope_is_refused(scope: str) -> None:
@@ -269,14 +262,8 @@ def test_the_least_that_can_be_delegated() -> None:
     details = parse_delegation(text, VOCABULARY)
     assert details.to_json() == text
     assert details.locations == ANY
-    assert (
-        details.limits
-        is details.merchants
-        is details.datatypes
-        is details.approval
-        is details.not_before
-        is None
-    )
+    unsaid = (details.limits, details.merchants, details.datatypes, details.approval, details.not_before)
+    assert set(unsaid) == {None}
     assert details.redelegation_depth == 0
 
 
@@ -446,11 +433,14 @@ def test_A54_A57_a_member_of_a_delegation_that_is_wrong_is_refused_by_name(
 
 @pytest.mark.parametrize(
     "time",
-    ["2026-12-24", "2026-12-24T00:00:00", "2026-12-24T00:00:00+01:00", "2026-12-24T00:00:00+00:00", "2026-02-30T00:00:00Z"]
-    + ["2026-12-24 00:00:00Z", "2026-12-24t00:00:00z", "2026-12-24T24:00:00Z", "2026-12-24T23:59:60Z", "20261224T000000Z"]
-    + ["2026-12-24T00:00:00.1234567Z", "٢٠٢٦-12-24T00:00:00Z", "any", "", 1_798_000_000, None],
+    [
+        *("2026-12-24", "2026-12-24T00:00:00", "2026-12-24T00:00:00+01:00", "2026-12-24T00:00:00+00:00"),
+        *("2026-12-24 00:00:00Z", "2026-12-24t00:00:00z", "20261224T000000Z", "2026-12-24T00:00:00.1234567Z"),
+        *("2026-02-30T00:00:00Z", "2026-12-24T25:00:00Z", "2026-12-24T23:59:60Z", "٢٠٢٦-12-24T00:00:00Z"),
+        *("any", "", 1_798_000_000, None),
+    ],
     ids=repr,
-)  # fmt: skip
+)
 def test_a_time_is_rfc_3339_in_utc(time: object) -> None:
     assert "expires must be an RFC 3339 time" in refused_delegation({"expires": time}).description
     assert "not_before must be an RFC 3339 time" in refused_delegation({"not_before": time}).description
@@ -467,7 +457,7 @@ def test_an_approval_above_an_amount_takes_its_currency_from_the_limits() -> Non
 
 @pytest.mark.parametrize("unverified", [None, [], "agent_delegation", 1, [{}]])
 def test_a_delegation_is_one_object(unverified: object) -> None:
-    with pytest.raises(Refusal, match="") as refused:
+    with pytest.raises(Refusal) as refused:
         parse_delegation(unverified, VOCABULARY)
     assert "must be a JSON object" in refused.value.description
 

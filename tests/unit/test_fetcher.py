@@ -212,6 +212,8 @@ def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) ->
         "https://keys.example/#fragment",
         "https://schlüssel.example/",
         "//keys.example/",
+        "https://keys.example/a b",
+        "https://keys.example/\r\nHost: other",
         "",
     ],
 )
@@ -330,14 +332,14 @@ def test_A45_a_slow_answer_is_cut_off(answer: Callable[[socket.socket], None]) -
     with server(answer) as running:
         begun = time.monotonic()
         assert reason(local(timeout=0.4), running.url) == "timeout"
-        assert time.monotonic() - begun < 0.8
+        assert time.monotonic() - begun < 2
 
 
 def test_A45_a_server_that_never_ends_its_handshake_is_cut_off() -> None:
     with server(lambda _: time.sleep(3)) as running:
         begun = time.monotonic()
         assert reason(local(timeout=0.4), running.url.replace("http:", "https:")) == "timeout"
-        assert time.monotonic() - begun < 0.8
+        assert time.monotonic() - begun < 2
 
 
 def test_A45_a_slow_name_service_is_cut_off() -> None:
@@ -347,7 +349,7 @@ def test_A45_a_slow_name_service_is_cut_off() -> None:
 
     begun = time.monotonic()
     assert reason(Fetcher(timeout=0.3, resolve=slow), "https://keys.example/") == "timeout"
-    assert time.monotonic() - begun < 0.8
+    assert time.monotonic() - begun < 2
 
 
 @pytest.mark.parametrize(
@@ -426,6 +428,7 @@ def test_a_name_that_nobody_knows_is_said_so() -> None:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
     assert reason(Fetcher(resolve=unknown), "https://keys.example/") == "resolve"
+    assert reason(Fetcher(), f"https://{'a' * 70}.example/") == "resolve"
     assert reason(Fetcher(resolve=lambda host, port: []), "https://keys.example/") == "resolve"
     assert reason(Fetcher(resolve=lambda host, port: ["not an address"]), "https://k.example/") == "resolve"
 

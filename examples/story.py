@@ -1,0 +1,337 @@
+"""The chapters of the demonstration: each asks for real, holds the answer against what it tells, and says why."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+
+from authserver.agent import AgentClient, ExchangeRefused, IssuedToken
+from authserver.errors import Violation
+from authserver.resource_server import Introspection
+from examples.narrator import Narrator, euros, in_words
+from examples.world import (
+    FOODS,
+    HELPER,
+    MARKET,
+    SCOUT,
+    Delegated,
+    Operator,
+    World,
+    what_ada_allows_the_helper,
+    what_ada_allows_the_scout,
+)
+
+SCOUT_LASTS = timedelta(seconds=15)
+WINES = {"id": "m_501", "category": "5921", "country": "NL", "name": "Example Wines"}
+BOSTON = {"id": "m_777", "category": "5411", "country": "US", "name": "Example Grocers of Boston"}
+_DENIED = "invalid_authorization_details"
+
+
+class Unexpected(Exception):
+    """An answer that the story does not tell; `shown` is what came."""
+
+    def __init__(self, what: str, shown: str) -> None:
+        super().__init__(what)
+        self.what, self.shown = what, shown
+
+
+def expect(condition: bool, what: str, shown: object) -> None:
+    """Go on only if it went as told."""
+    if not condition:
+        raise Unexpected(what, str(shown))
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """One of the two agents, with the identity of its workload."""
+
+    name: str
+    client: AgentClient
+    shop: httpx.Client
+
+    def gets(self, grant: str, details: dict[str, Any], key: str | None = None) -> IssuedToken:
+        """A token; a refusal ends the story."""
+        try:
+            return self.client.exchange(grant, details, idempotency_key=key)
+        except ExchangeRefused as refused:
+            raise Unexpected(f"{self.name} was refused", f"{refused} {refused.violations}") from refused
+
+    def is_refused(
+        self, grant: str, details: dict[str, Any], error: str, *constraints: str
+    ) -> ExchangeRefused:
+        """The refusal, which has this error and is for exactly these limits; anything else ends the story."""
+        try:
+            issued = self.client.exchange(grant, details)
+        except ExchangeRefused as refused:
+            crossed = sorted(violation.constraint for violation in refused.violations)
+            as_told = (refused.error, crossed) == (error, sorted(constraints))
+            expect(as_told, f"{self.name} was refused otherwise", f"{refused} {refused.violations}")
+            return refused
+        raise Unexpected(f"{self.name} was not refused", str(issued))
+
+    def shows(
+        self,
+        token: IssuedToken,
+        method: str,
+        path: str,
+        status: int,
+        body: Mapping[str, object] | None = None,
+    ) -> Any:
+        """The shop's answer as JSON, which has this status; anything else ends the story."""
+        headers = {"Authorization": f"Bearer {token.access_token}"}
+        answer = self.shop.request(method, path, headers=headers, json=body)
+        expect(answer.status_code == status, f"the shop answered {answer.status_code}", answer.text)
+        return answer.json()
+
+
+@dataclass(slots=True)
+class Story:
+    """Who plays, and what the chapters hand on."""
+
+    say: Narrator
+    operator: Operator
+    world: World
+    helper: Agent
+    scout: Agent
+    server: Introspection
+    consent: Delegated = field(init=False)
+    scouting: Delegated = field(init=False)
+    scout_ends: datetime = field(init=False)
+    found: IssuedToken = field(init=False)
+
+    def tell(self) -> None:
+        """From consent to revocation."""
+        self.ada_consents()
+        self.the_scout_searches()
+        self.the_helper_pays()
+        self.limits_are_crossed()
+        self.the_scout_takes_the_grant()
+        self.ada_wants_to_be_asked()
+        self.tokens_are_misused()
+        self.the_budget_runs_out()
+        self.a_token_ends_by_itself()
+        self.ada_takes_it_back()
+
+    def ada_consents(self) -> None:
+        """The delegation of the helper is recorded."""
+        self.say.chapter("Ada says what Basket Helper may do")
+        allowed = what_ada_allows_the_helper(self.world.shop.identifier, timedelta(days=30))
+        self.consent = self.operator.delegate(HELPER, allowed)
+        self.say.tell(
+            "Up to €80.00 at a time and €120.00 in all, at grocery and dairy shops (classes 5411 and 5451) in the"
+            " Netherlands and Belgium, for 30 days. It may use her shipping address, and must ask her above €60.00."
+        )
+        self.say.yes(
+            "recorded, and a grant signed that is worth nothing without the workload of Basket Helper"
+        )
+
+    def the_scout_searches(self) -> None:
+        """One action, one token; the same delegation does not pay."""
+        self.say.chapter("Price Scout searches, and can do nothing else")
+        self.scout_ends = datetime.now(UTC).replace(microsecond=0) + SCOUT_LASTS
+        allowed = what_ada_allows_the_scout(self.world.shop.identifier, self.scout_ends)
+        self.scouting = self.operator.delegate(SCOUT, allowed)
+        self.say.tell(
+            f"Ada lets Price Scout search at Example Foods, for {SCOUT_LASTS.seconds} seconds: so short that we can"
+            " watch a token end below."
+        )
+        self.say.asks("Price Scout", "search at Example Foods")
+        self.found = self.scout.gets(self.scouting.grant, self._search())
+        self.say.yes(f"a token for catalog.search at Example Foods, for {self.found.expires_in} seconds")
+        products = self.scout.shows(self.found, "GET", "/api/products?search=oat", 200)
+        expect(len(products) == 2, "the shop found something else", products)
+        self.say.shop(
+            ", ".join(f"{entry['name']} {euros(entry['price'])}" for entry in products), accepted=True
+        )
+        self.say.asks("Price Scout", "pay €5.00 to Example Foods")
+        no_money = ("actions", "limits.per_action", "merchants.categories", "merchants.countries")
+        self._no(
+            self.scout.is_refused(self.scouting.grant, self._payment("5.00", "order-0"), _DENIED, *no_money)
+        )
+
+    def the_helper_pays(self) -> None:
+        """Checkout and payment are two actions with two tokens; a lost answer costs nothing."""
+        self.say.chapter("Basket Helper orders and pays")
+        basket = {"oats": 1, "milk": 2, "coffee": 1, "cheese": 1, "olive-oil": 1}
+        order = self._orders("42.50", "cart-889", basket)
+        self.say.asks("Basket Helper", "pay €42.50 to Example Foods for this order")
+        key, payment = f"pay-{order}", self._payment("42.50", order)
+        first = self.helper.gets(self.consent.grant, payment, key)
+        expect(first.action.get("merchant") == FOODS, "the token names another merchant", first.action)
+        self.say.yes(f"a token for one payment of at most €42.50, there only, for {first.expires_in} seconds")
+        self.say.tell(
+            "Suppose that answer was lost. Basket Helper sends the same again, with the same Idempotency-Key:"
+        )
+        again = self.helper.gets(self.consent.grant, payment, key)
+        expect(again.action_id == first.action_id, "the retry is another action", (first, again))
+        self.say.yes("the same token once more; nothing is held twice, as the budget below shows")
+        paid = self.helper.shows(again, "POST", f"/api/orders/{order}/payment", 200)
+        self.say.shop(f"{euros(paid['charged'])} paid", accepted=True)
+
+    def limits_are_crossed(self) -> None:
+        """Amount, merchant class, country, data: each refusal says all that was wrong."""
+        self.say.chapter("Basket Helper asks for too much, in four ways")
+        self.say.asks("Basket Helper", "pay €92.00 to Example Foods")
+        over = ("limits.per_action", "limits.total")
+        refused = self.helper.is_refused(
+            self.consent.grant, self._payment("92.00", "order-9"), _DENIED, *over
+        )
+        self._left("77.50", refused)
+        self._no(refused)
+        self.say.asks("Basket Helper", "pay €20.00 to Example Wines on Example Market")
+        self._no(
+            self._is_denied(self._at_the_market("payment.finalize", "20.00", WINES), "merchants.categories")
+        )
+        self.say.asks("Basket Helper", "pay €20.00 to Example Grocers of Boston on Example Market")
+        self._no(
+            self._is_denied(self._at_the_market("payment.finalize", "20.00", BOSTON), "merchants.countries")
+        )
+        self.say.asks("Basket Helper", "order for €20.00, using Ada's shipping address and her birth date")
+        too_curious = self._checkout("20.00", "cart-890", "shipping_address", "birth_date")
+        self._no(self._is_denied(too_curious, "datatypes"))
+
+    def the_scout_takes_the_grant(self) -> None:
+        """A grant is no bearer token."""
+        self.say.chapter("Price Scout gets hold of Basket Helper's grant")
+        self.say.asks("Price Scout", "pay €5.00 to Example Foods, with Basket Helper's grant")
+        stolen = self.scout.is_refused(
+            self.consent.grant, self._payment("5.00", "order-0"), "invalid_request"
+        )
+        self._no(stolen)
+        self.say.tell("The grant names one workload. To any other it says no more than a forged one would.")
+
+    def ada_wants_to_be_asked(self) -> None:
+        """Within every limit, and still not without her."""
+        self.say.chapter("A payment that Ada wants to be asked about")
+        self.say.asks("Basket Helper", "pay €65.00 to Example Foods")
+        asked = self.helper.is_refused(
+            self.consent.grant, self._payment("65.00", "order-9"), "access_denied", "approval"
+        )
+        self._no(asked)
+        self.say.tell(
+            "Within every limit, and still not without her. Today that is a refusal; waiting for her comes later."
+        )
+
+    def tokens_are_misused(self) -> None:
+        """The shop takes a token for exactly what it is about to do."""
+        self.say.chapter("Example Foods takes a token only for what it says")
+        order = self._orders("38.10", "cart-891", {"coffee": 2, "oats": 1, "milk": 1})
+        pay = f"/api/orders/{order}/payment"
+        self.say.asks("Basket Helper", "take that order with a token for Example Market")
+        elsewhere = self.helper.gets(
+            self.consent.grant, self._at_the_market("order.checkout", "38.10", FOODS)
+        )
+        self._rejected(self.helper.shows(elsewhere, "POST", pay, 401))
+        self.say.asks("Price Scout", "pay that order with its token for searching")
+        self._rejected(self.scout.shows(self.found, "POST", pay, 403))
+        self.say.asks("Basket Helper", "pay that order of €38.10 with a token for €10.00")
+        small = self.helper.gets(self.consent.grant, self._payment("10.00", order))
+        self._rejected(self.helper.shows(small, "POST", pay, 403))
+        self.say.asks("Basket Helper", "pay that order with a token for €38.10")
+        fitting = self.helper.gets(self.consent.grant, self._payment("38.10", order))
+        self.say.shop(f"{euros(self.helper.shows(fitting, 'POST', pay, 200)['charged'])} paid", accepted=True)
+
+    def the_budget_runs_out(self) -> None:
+        """What was paid and what is held both count."""
+        self.say.chapter("The budget runs out")
+        self.say.tell(
+            "Of €120.00, €42.50 and €38.10 are paid, and the unused token for €10.00 holds its amount until it ends."
+        )
+        self.say.asks("Basket Helper", "pay €30.00 to Example Foods")
+        refused = self._is_denied(self._payment("30.00", "order-9"), "limits.total")
+        self._left("29.40", refused)
+        self._no(refused)
+
+    def a_token_ends_by_itself(self) -> None:
+        """No token outlives its life, or its delegation."""
+        self.say.chapter("A token ends by itself")
+        left = max(0.0, (self.scout_ends - datetime.now(UTC)).total_seconds())
+        if left:
+            self.say.tell(
+                f"Price Scout's {SCOUT_LASTS.seconds} seconds are over in {left:.0f}; waiting for it."
+            )
+        time.sleep(left)
+        self.say.asks("Price Scout", "search once more, with the token from above")
+        self._rejected(self.scout.shows(self.found, "GET", "/api/products?search=oat", 401))
+        self.say.asks("Price Scout", "a new token for searching")
+        self._no(self.scout.is_refused(self.scouting.grant, self._search(), "invalid_request"))
+
+    def ada_takes_it_back(self) -> None:
+        """Revocation is at once: for new tokens, and for those that are out."""
+        self.say.chapter("Ada takes back what she allowed")
+        order = self._orders("16.50", "cart-892", {"coffee": 1})
+        unused = self.helper.gets(self.consent.grant, self._payment("16.50", order))
+        self.say.asks("Basket Helper", "pay €16.50 to Example Foods for this order")
+        self.say.yes("a token, which Basket Helper does not use yet")
+        self._stands(unused, active=True)
+        self.operator.run("delegations", "revoke", self.consent.grant_id)
+        self.say.tell("Ada revokes the delegation.")
+        self._stands(unused, active=False)
+        self.say.asks("Basket Helper", "pay with the token it still has")
+        self._rejected(self.helper.shows(unused, "POST", f"/api/orders/{order}/payment", 401))
+        self.say.asks("Basket Helper", "a new token for the same payment")
+        payment = self._payment("16.50", order)
+        self._no(self.helper.is_refused(self.consent.grant, payment, "invalid_request"))
+
+    # --- what is asked for ----------------------------------------------------------------------------------
+
+    def _search(self) -> dict[str, Any]:
+        place = self.world.shop.identifier
+        return {"type": "agent_action", "actions": ["catalog.search"], "locations": [place]}
+
+    def _payment(self, amount: str, order: str) -> dict[str, Any]:
+        return self._spending("payment.finalize", self.world.shop.identifier, amount, reference=order)
+
+    def _checkout(self, amount: str, cart: str, *datatypes: str) -> dict[str, Any]:
+        place = self.world.shop.identifier
+        return self._spending("order.checkout", place, amount, reference=cart, datatypes=list(datatypes))
+
+    def _at_the_market(self, action: str, amount: str, seller: Mapping[str, str]) -> dict[str, Any]:
+        return self._spending(action, MARKET, amount, merchant=dict(seller))
+
+    @staticmethod
+    def _spending(action: str, place: str, amount: str, **more: object) -> dict[str, Any]:
+        money = {"currency": "EUR", "value": amount}
+        return {"type": "agent_action", "actions": [action], "locations": [place], "amount": money} | more
+
+    # --- what was said --------------------------------------------------------------------------------------
+
+    def _orders(self, amount: str, cart: str, items: Mapping[str, int]) -> str:
+        self.say.asks(
+            "Basket Helper", f"order for €{amount} at Example Foods, sent to Ada's shipping address"
+        )
+        token = self.helper.gets(self.consent.grant, self._checkout(amount, cart, "shipping_address"))
+        self.say.yes(f"a token for order.checkout of at most €{amount}, for {token.expires_in} seconds")
+        order = self.helper.shows(token, "POST", "/api/orders", 201, {"cart": cart, "items": dict(items)})
+        expect(order["total"]["value"] == amount, "the shop wants another amount", order)
+        self.say.shop(f"{order['order']}, {euros(order['total'])}", accepted=True)
+        return str(order["order"])
+
+    def _is_denied(self, details: dict[str, Any], constraint: str) -> ExchangeRefused:
+        return self.helper.is_refused(self.consent.grant, details, _DENIED, constraint)
+
+    def _no(self, refused: ExchangeRefused) -> None:
+        self.say.no(f"{refused.description} ({refused.error})", map(in_words, refused.violations))
+
+    def _rejected(self, answer: Mapping[str, Any]) -> None:
+        self.say.shop(f"no: {answer['error_description']} ({answer['error']})", accepted=False)
+        for entry in answer.get("violations", []):
+            self.say.because(
+                in_words(Violation(entry["constraint"], entry.get("requested"), entry.get("allowed")))
+            )
+
+    def _left(self, amount: str, refused: ExchangeRefused) -> None:
+        (left,) = [v.allowed for v in refused.violations if v.constraint == "limits.total"]
+        expect(left == amount, f"€{left} is left of the budget", refused.violations)
+
+    def _stands(self, token: IssuedToken, *, active: bool) -> None:
+        answer = self.server.introspect(token.access_token)
+        expect((answer is not None) == active, "introspection says otherwise", answer)
+        self.say.asks("Example Foods", "does that token still stand?")
+        if active:
+            self.say.yes("active")
+        else:
+            self.say.no("not active")
