@@ -170,6 +170,8 @@ def _sqlite_engine(url: URL, pool_size: int, timeout: int) -> Engine:
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
+        # Without it, INSERT OR REPLACE would get past the triggers that keep the audit and the transfers as written.
+        cursor.execute("PRAGMA recursive_triggers=ON")
         cursor.close()
 
     @event.listens_for(engine, "begin")

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from authserver.policy.periods import Period, parse_span, window_boundsbounds, window_index
+from authserver.policy.periods import Period, parse_span, window_bounds, window_index
 from authserver.values import NotAValue
 
 INSTANT = timedelta(microseconds=1)
