@@ -26,39 +26,52 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def is_free(port: int) -> bool:
+    """Whether nothing listens on that port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
 @contextlib.contextmanager
 def running(
-    command: Sequence[str], *, ready: str, log: Path, environment: Mapping[str, str], folder: Path
-) -> Iterator[None]:
+    command: Sequence[str],
+    *,
+    ready: str,
+    environment: Mapping[str, str],
+    folder: Path,
+    log: Path | None = None,
+) -> Iterator["subprocess.Popen[bytes]"]:
     """Start `command` in `folder` and wait until the URL `ready` answers 200; end it, and what it started, at the end.
 
-    Raises `DidNotStart`.
+    What it writes goes to `log`, or to the terminal. Raises `DidNotStart`.
     """
-    with log.open("wb") as output:
+    with contextlib.ExitStack() as closing:
+        output = closing.enter_context(log.open("wb")) if log else None
         process = subprocess.Popen(  # noqa: S603  # our own programs, no shell
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.STDOUT,
+            stderr=output and subprocess.STDOUT,
             env={**os.environ, **environment},
             cwd=folder,
             start_new_session=True,  # so that it and its workers can be ended together, and nothing else
         )
     try:
         _wait_until_ready(process, ready, log)
-        yield
+        yield process
     finally:
         _end(process)
 
 
-def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path | None) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(httpx.HTTPError):
             if httpx.get(url, timeout=5).status_code == 200:
                 return
         time.sleep(0.02)
-    raise DidNotStart(f"{url} did not answer\n{log.read_text(errors='replace')[-2000:]}")
+    written = log.read_text(errors="replace")[-2000:] if log else ""
+    raise DidNotStart(f"{url} does not answer\n{written}")
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

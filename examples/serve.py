@@ -2,77 +2,198 @@
 
     make serve
 
-The data are made once, in var/ (or where `AUTHSERVER_CONFIG` and `AUTHSERVER_DATABASE__URL` say); Ctrl-C ends it all.
+Users, agents and resource servers are made once, in var/; each start records one more consent, for 30 days. The
+configuration is the one that manage.py reads, so its verbs work beside it. Ctrl-C ends everything.
 """
 
-import contextlib
 import json
 import os
 import shlex
 import signal
 import sys
-import time
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 
-from authserver.config import ConfigurationError, Settings, load_settings
-from examples.processes import DidNotStart, port_is_free, running
+from sqlalchemy.engine import make_url
+
+from authserver.config import SHIPPED, ConfigurationError, Settings, load_settings
+from examples.processes import DidNotStart, is_free, running
 from examples.world import (
     HELPER,
     ROOT,
-    SCOUT,
+    Delegated,
     Operator,
     Registered,
     VerbFailed,
     World,
     populate,
     what_ada_allows_the_helper,
-    what_ada_allows_the_scout,
     workload,
 )
 
 VAR = ROOT / "var"
+KEPT = VAR / "demonstration.json"  # the resource servers' secrets, which nobody can be asked for again
+TRY = VAR / "try.sh"
 SHOP_PORT = 8001
-SHOP = f"http://127.0.0.1:{SHOP_PORT}/api"
-LASTS = timedelta(days=30)
+SHOP_URL = f"http://127.0.0.1:{SHOP_PORT}"
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What cannot be asked of the server again: the resource servers' secrets."""
-
-    path: Path
-    database: str
-
-    def read(self) -> World | None:
-        """What was made before, in this database."""
-        if not self.path.exists():
-            return None
-        kept = json.loads(self.path.read_text(encoding="utf-8"))
-        if kept["database"] != self.database:
-            return None
-        return World(shop=Registered(**kept["shop"]), market=Registered(**kept["market"]))
-
-    def write(self, world: World) -> None:
-        """Keep it, readable by its owner alone."""
-        kept = {"database": self.database}
-        servers = {"shop": world.shop, "market": world.market}
-        kept |= {
-            name: {"id": server.id, "identifier": server.identifier, "secret": server.secret}
-            for name, server in servers.items()
-        }
-        _write_private(self.path, json.dumps(kept, indent=2))
+class PortTaken(Exception):
+    """Something else listens where the server would."""
 
 
 def main() -> int:
-    """Serve until Ctrl-C."""
+    """Serve until Ctrl-C; the exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        _serve(load_settings())
-    except (ConfigurationError, VerbFailed, DidNotStart) as error:
+        settings = load_settings()
+        _prepare_and_serve(settings)
+    except (ConfigurationError, PortTaken, DidNotStart) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except VerbFailed as error:
         print(f"{error}\n\nTo start over, move {VAR} away.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nEnded.")
     return 0
+
+
+def _prepare_and_serve(settings: Settings) -> None:
+    port = settings.server.port
+    if not is_free(port):
+        raise PortTaken(f"Something listens on port {port} already; end it, or set AUTHSERVER_SERVER__PORT.")
+    VAR.mkdir(exist_ok=True)
+    operator = Operator(
+        VAR, Path(os.environ.get("AUTHSERVER_CONFIG", SHIPPED / "authserver.toml")).absolute()
+    )
+    world = _world(operator, settings)
+    consent = operator.delegate(HELPER, what_ada_allows_the_helper(world.shop.identifier, timedelta(days=30)))
+    _write_private(TRY, _things_to_try(settings.server.issuer, operator, world, consent))
+    _serve(settings, operator, world)
+
+
+def _world(operator: Operator, settings: Settings) -> World:
+    """Everybody who is registered: as kept, or made now."""
+    database = make_url(settings.database.url.get_secret_value()).render_as_string(hide_password=True)
+    if KEPT.exists():
+        kept = json.loads(KEPT.read_text(encoding="utf-8"))
+        if kept["database"] == database:
+            operator.run("migrate")
+            return World(Registered(**kept["shop"]), Registered(**kept["market"]))
+    world = populate(operator, f"{SHOP_URL}/api")
+    _write_private(KEPT, json.dumps({"database": database} | asdict(world), indent=2))
+    return world
+
+
+def _serve(settings: Settings, operator: Operator, world: World) -> None:
+    python, issuer = sys.executable, settings.server.issuer
+    with ExitStack() as both:
+        server = both.enter_context(
+            running(
+                [python, "manage.py", "serve"],
+                ready=f"http://127.0.0.1:{settings.server.port}/readyz",
+                environment=operator.environment,
+                folder=ROOT,
+            )
+        )
+        with_shop = is_free(SHOP_PORT)
+        if with_shop:
+            command = [python, "-m", "examples.shop", "--issuer", issuer, "--port", str(SHOP_PORT)]
+            both.enter_context(
+                running(
+                    [*command, "--id", world.shop.id],
+                    ready=f"{SHOP_URL}/healthz",
+                    environment={"SHOP_SECRET": world.shop.secret},
+                    folder=ROOT,
+                )
+            )
+        print(_welcome(issuer, with_shop=with_shop), flush=True)
+        server.wait()
+
+
+def _welcome(issuer: str, *, with_shop: bool) -> str:
+    shop = (
+        f"The shop Example Foods is at {SHOP_URL}." if with_shop else f"Port {SHOP_PORT} is taken: no shop."
+    )
+    return f"""
+The server is at {issuer}, with Ada, Basket Helper, Price Scout, Example Foods and Example Market.
+{shop} In a second terminal, one by one:
+
+    . {TRY.relative_to(ROOT)}
+    exchange "$SEARCH"                          # a token to search at Example Foods
+    exchange "$PAYMENT"                         # one to pay €42.50 there
+    exchange "$TOO_MUCH"                        # refused, and it says why
+    token "$SEARCH" | call {SHOP_URL}/api/products?search=oat
+    curl -s {issuer}/.well-known/oauth-authorization-server
+    .venv/bin/python manage.py delegations list
+
+README.md has the same by hand. Ctrl-C ends it.
+"""
+
+
+def _things_to_try(issuer: str, operator: Operator, world: World, consent: Delegated) -> str:
+    """A file for a shell to read: the values of this server, and what is long to type."""
+    place = world.shop.identifier
+    search = {"type": "agent_action", "actions": ["catalog.search"], "locations": [place]}
+    payment = search | {"actions": ["payment.finalize"], "reference": "order-1"}
+    return "\n".join(
+        [
+            f"ISSUER={issuer}",
+            f"GRANT_ID={shlex.quote(consent.grant_id)}",
+            f"GRANT={consent.grant}",
+            f"SHOP={place}",
+            f"SHOP_ID={shlex.quote(world.shop.id)}",
+            f"SHOP_SECRET={shlex.quote(world.shop.secret)}",
+            f"SEARCH={shlex.quote(json.dumps(search))}",
+            f"PAYMENT={shlex.quote(json.dumps(payment | {'amount': {'currency': 'EUR', 'value': '42.50'}}))}",
+            f"TOO_MUCH={shlex.quote(json.dumps(payment | {'amount': {'currency': 'EUR', 'value': '92.00'}}))}",
+            _FUNCTIONS.format(
+                python=shlex.quote(sys.executable),
+                root=shlex.quote(str(ROOT)),
+                config=shlex.quote(str(operator.config)),
+                domain=shlex.quote(str(operator.domain)),
+                subject=workload(HELPER),
+            ),
+        ]
+    )
+
+
+_FUNCTIONS = """
+# What proves which workload is calling: a JWT-SVID of Basket Helper, good for an hour.
+assertion() {{
+    (cd {root} && AUTHSERVER_CONFIG={config} {python} manage.py workload assertion \\
+        --directory {domain} --subject {subject} --audience "$ISSUER" --lifetime 3600)
+}}
+
+# The exchange, for the one action that is given.
+exchange() {{
+    curl -s "$ISSUER/oauth/token" \\
+        -d grant_type=urn:ietf:params:oauth:grant-type:token-exchange \\
+        -d subject_token_type=urn:authserver:token-type:delegation-grant -d "subject_token=$GRANT" \\
+        -d actor_token_type=urn:ietf:params:oauth:token-type:jwt -d "actor_token=$(assertion)" \\
+        --data-urlencode "authorization_details=[$1]" && echo
+}}
+
+# The token alone.
+token() {{
+    exchange "$1" | {python} -c 'import json, sys; print(json.load(sys.stdin)["access_token"])'
+}}
+
+# A request with the token that is read from standard input.
+call() {{
+    read -r bearer && curl -s -H "Authorization: Bearer $bearer" "$@" && echo
+}}
+"""
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,13 +8,14 @@ from pathlib import Path
 from secrets import token_urlsafe
 
 from joserfc.jwk import ECKey
+from pydantic import ValidationError
 
+from authserver.config import TrustDomainSettings
 from authserver.jose import SigningKey, sign
 
 _PRIVATE_KEY = "private_key.pem"
 _JWKS = "jwks.json"
 _DOMAIN = "domain.toml"
-KINDS = ("spiffe", "kubernetes", "oidc")
 
 
 class DomainExists(Exception):
@@ -26,13 +27,10 @@ def create_domain(name: str, kind: str, directory: Path, issuer: str | None = No
 
     `issuer` is the `iss` of its assertions, by default `https://NAME`; a SPIFFE trust domain has none. Gives
     the path of `domain.toml`, which holds a `[[trust_domains]]` block ready to paste. Raises `DomainExists`,
-    and `ValueError` for a kind that does not exist or an issuer that the kind does not take.
+    and `ValueError` where a configuration would not take such a domain.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind: takes one of {', '.join(KINDS)}")
-    if kind == "spiffe" and issuer is not None:
-        raise ValueError("issuer: a spiffe trust domain takes none")
     directory = directory.absolute()
+    settings = _settings(name, kind, directory / _JWKS, issuer)
     directory.mkdir(parents=True, exist_ok=True)
     if any((directory / file).exists() for file in (_PRIVATE_KEY, _JWKS, _DOMAIN)):
         raise DomainExists(f"{directory}: there is a trust domain already")
@@ -40,11 +38,20 @@ def create_domain(name: str, kind: str, directory: Path, issuer: str | None = No
     _write_private(directory / _PRIVATE_KEY, key.as_pem(private=True))
     (directory / _JWKS).write_text(_jwks(key, "jwt-svid" if kind == "spiffe" else "sig"), encoding="utf-8")
     domain = directory / _DOMAIN
-    domain.write_text(
-        _block(name, kind, directory / _JWKS, None if kind == "spiffe" else issuer or f"https://{name}"),
-        encoding="utf-8",
-    )
+    domain.write_text(_block(settings), encoding="utf-8")
     return domain
+
+
+def _settings(name: str, kind: str, jwks: Path, issuer: str | None) -> TrustDomainSettings:
+    if issuer is None and kind != "spiffe":
+        issuer = f"https://{name}"
+    said = {"name": name, "kind": kind, "issuer": issuer, "jwks_file": jwks, "algorithms": ["ES256"]}
+    try:
+        return TrustDomainSettings.model_validate(said)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = "".join(f"{part}: " for part in problem["loc"])
+        raise ValueError(f"{key}{problem['msg'].removeprefix('Value error, ')}") from error
 
 
 def make_assertion(
@@ -87,9 +94,10 @@ def _jwks(key: ECKey, use: str) -> str:
     return json.dumps({"keys": [public]}, indent=2) + "\n"
 
 
-def _block(name: str, kind: str, jwks: Path, issuer: str | None) -> str:
-    lines = ["[[trust_domains]]", f"name = {json.dumps(name)}", f"kind = {json.dumps(kind)}"]
-    if issuer is not None:
-        lines.append(f"issuer = {json.dumps(issuer)}")
-    lines += [f"jwks_file = {json.dumps(str(jwks))}", 'algorithms = ["ES256"]', "max_lifetime = 3600"]
-    return "\n".join(lines) + "\n"
+def _block(settings: TrustDomainSettings) -> str:
+    said = {"name": settings.name, "kind": settings.kind, "issuer": settings.issuer}
+    said["jwks_file"] = str(settings.jwks_file)
+    # A JSON string is a TOML basic string.
+    lines = [f"{key} = {json.dumps(value)}" for key, value in said.items() if value is not None]
+    rest = [f'algorithms = ["{settings.algorithms[0]}"]', f"max_lifetime = {settings.max_lifetime}"]
+    return "\n".join(["[[trust_domains]]", *lines, *rest]) + "\n"

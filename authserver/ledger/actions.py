@@ -28,6 +28,9 @@ class ActionRecord:
     details: str  # the agent_action as granted, JSON
     scope: bool
     amount: int
+    authorized: int
+    captured: int
+    refunded: int
     reference: str | None
     task_id: str | None
     jkt: str | None

@@ -11,18 +11,12 @@ from authserver.delegations.stored_details import StoredDetails
 from authserver.ledger import actions
 from authserver.ledger.actions import ActionRecord
 from authserver.ledger.spending import windows_of
+from authserver.ledger.steps import EFFECTS, Kind
 from authserver.schema import Action, Budget, BudgetWindow, Transfer, table_of
 
 _ACTIONS, _BUDGETS = table_of(Action), table_of(Budget)
 _WINDOWS, _TRANSFERS = table_of(BudgetWindow), table_of(Transfer)
 
-# What one transfer does to (reserved, authorized, captured, refunded, action_count, windows), in times of its amount;
-# for action_count in times of one.
-_EFFECTS = {
-    "reserve": (1, 0, 0, 0, 1, 1),
-    "void": (-1, 0, 0, 0, -1, -1),
-    "expire": (-1, 0, 0, 0, -1, -1),
-}
 _TOTALS = ("reserved", "authorized", "captured", "refunded", "action_count")
 
 
@@ -72,11 +66,12 @@ def _computed(connection: Connection, delegations: dict[str, DelegationRecord]) 
 
 
 def _add(
-    totals: dict[tuple[str, str], int], link: DelegationRecord, action: ActionRecord, kind: str, moved: int
+    totals: dict[tuple[str, str], int], link: DelegationRecord, action: ActionRecord, kind: Kind, moved: int
 ) -> None:
-    *effects, in_windows = _EFFECTS[kind]
-    for name, effect in zip(_TOTALS, effects, strict=True):
-        totals[link.id, name] += effect * (1 if name == "action_count" else moved)
+    effect = EFFECTS[kind]
+    for name in ("reserved", "authorized", "captured", "refunded"):
+        totals[link.id, name] += getattr(effect, name) * moved
+    totals[link.id, "action_count"] += effect.count
     merchant = actions.merchant_of(action)
     for rule, window, _ in windows_of(link.details, link.not_before, merchant, action.issued_at):
-        totals[link.id, f"per_period {rule} window {window}"] += in_windows * moved
+        totals[link.id, f"per_period {rule} window {window}"] += effect.windows * moved

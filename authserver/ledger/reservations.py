@@ -8,26 +8,26 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, Insert, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from authserver.db import Conflict
-from authserver.delegations.records import Chain, DelegationRecord, load_chain
+from authserver.delegations.records import Chain, DelegationRecord
 from authserver.delegations.stored_details import StoredDetails
-from authserver.ledger import actions
+from authserver.ledger import actions, transfers
 from authserver.ledger.actions import ActionRecord
 from authserver.ledger.spending import windows_of
+from authserver.ledger.steps import Kind, Move, State
 from authserver.policy.details import Merchant
-from authserver.schema import Action, Budget, BudgetWindow, Transfer, table_of
+from authserver.schema import Action, Budget, BudgetWindow, table_of
 
 _ACTIONS, _BUDGETS = table_of(Action), table_of(Budget)
-_WINDOWS, _TRANSFERS = table_of(BudgetWindow), table_of(Transfer)
-_INSERT_TRANSFER = _TRANSFERS.insert().inline()
+_WINDOWS = table_of(BudgetWindow)
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What is to be held: the action with the merchant that decides which `per_period` rules it counts for."""
+    """What is to be held: the action, with the merchant that decides which `per_period` rules it counts for."""
 
     action: ActionRecord
     merchant: Merchant | None
@@ -42,11 +42,10 @@ def reserve(connection: Connection, chain: Chain, reservation: Reservation) -> N
     actions.insert(connection, action)
     if action.budget != "debit":
         return
-    _transfer(connection, action, 0, "reserve", action.issued_at)
+    transfers.record(connection, action, (Move("reserve", action.amount),), action.issued_at, 0)
     for link in chain.links:
-        for rule, window, limit in windows_of(
-            link.details, link.not_before, reservation.merchant, action.issued_at
-        ):
+        counted = windows_of(link.details, link.not_before, reservation.merchant, action.issued_at)
+        for rule, window, limit in counted:
             _hold_in_window(connection, link, rule, window, limit, action.amount)
         _hold_in_budget(connection, link, action.amount)
 
@@ -56,7 +55,6 @@ _HOLD = (
     .where(
         _BUDGETS.c.root_id == bindparam("root"),
         _BUDGETS.c.delegation_id == bindparam("delegation"),
-        _BUDGETS.c.total_limit.is_not(None),
         _BUDGETS.c.reserved
         + _BUDGETS.c.authorized
         + _BUDGETS.c.captured
@@ -80,24 +78,19 @@ def _hold_in_budget(connection: Connection, link: DelegationRecord, amount: int)
 def _hold_in_window(
     connection: Connection, link: DelegationRecord, rule: int, window: int, limit: int, amount: int
 ) -> None:
-    held = connection.execute(
-        _WINDOW_UPSERTS[connection.dialect.name],
-        {
-            "root_id": link.root_id,
-            "delegation_id": link.id,
-            "rule": rule,
-            "window": window,
-            "spend_limit": limit,
-            "spent": amount,
-        },
-    )
-    if held.rowcount != 1:
+    row = {
+        "root_id": link.root_id,
+        "delegation_id": link.id,
+        "rule": rule,
+        "window": window,
+        "spend_limit": limit,
+        "spent": amount,
+    }
+    if connection.execute(_WINDOW_UPSERTS[connection.dialect.name], row).rowcount != 1:
         raise Conflict
 
 
-def _window_upsert(
-    dialect_insert: type[postgresql.Insert] | type[sqlite.Insert],
-) -> postgresql.Insert | sqlite.Insert:
+def _window_upsert(dialect_insert: type[postgresql.Insert] | type[sqlite.Insert]) -> Insert:
     statement = dialect_insert(_WINDOWS)
     more = _WINDOWS.c.spent + statement.excluded.spent
     upsert = statement.on_conflict_do_update(
@@ -114,52 +107,39 @@ _WINDOW_UPSERTS = {
     "sqlite": _window_upsert(sqlite.Insert),
 }
 
+_ENDS: dict[str, State] = {"void": "voided", "expire": "expired"}
+_GIVES_BACK: dict[tuple[str, str], Kind] = {
+    ("void", "reserved"): "void",
+    ("void", "authorized"): "cancel",
+    ("expire", "reserved"): "expire",
+    ("expire", "authorized"): "lapse",
+}
+
 
 def release(
     connection: Connection,
     action: ActionRecord,
-    kind: Literal["void", "expire"],
+    why: Literal["void", "expire"],
     stored: StoredDetails,
     now: datetime,
 ) -> bool:
-    """End a token that was not used and give back what it held; False where it was no longer reserved."""
+    """End an action that was not captured and give back all that it holds; False where another was quicker."""
     ended = connection.execute(
         update(_ACTIONS)
         .where(
-            _ACTIONS.c.root_id == action.root_id, _ACTIONS.c.id == action.id, _ACTIONS.c.state == "reserved"
+            _ACTIONS.c.root_id == action.root_id,
+            _ACTIONS.c.id == action.id,
+            _ACTIONS.c.state == action.state,
         )
-        .values(state={"void": "voided", "expire": "expired"}[kind], ends_at=None)
+        .values(state=_ENDS[why], ends_at=None)
     )
     if ended.rowcount != 1:
         return False
     if action.budget == "debit":
-        _transfer(connection, action, 1, kind, now)
-        _give_back(connection, action, stored)
+        held = action.amount if action.state == "reserved" else action.authorized
+        kind = _GIVES_BACK[why, action.state]
+        transfers.move(connection, action, (Move(kind, held),), stored, now)
     return True
-
-
-def _give_back(connection: Connection, action: ActionRecord, stored: StoredDetails) -> None:
-    chain = load_chain(connection, action.delegation_id, stored)
-    if chain is None:
-        raise LookupError(action.delegation_id)  # no delegation is ever deleted
-    merchant = actions.merchant_of(action)
-    for link in chain.links:
-        for rule, window, _ in windows_of(link.details, link.not_before, merchant, action.issued_at):
-            connection.execute(
-                update(_WINDOWS)
-                .where(
-                    _WINDOWS.c.root_id == link.root_id,
-                    _WINDOWS.c.delegation_id == link.id,
-                    _WINDOWS.c.rule == rule,
-                    _WINDOWS.c.window == window,
-                )
-                .values(spent=_WINDOWS.c.spent - action.amount)
-            )
-        connection.execute(
-            update(_BUDGETS)
-            .where(_BUDGETS.c.root_id == link.root_id, _BUDGETS.c.delegation_id == link.id)
-            .values(reserved=_BUDGETS.c.reserved - action.amount, action_count=_BUDGETS.c.action_count - 1)
-        )
 
 
 def release_expired(
@@ -170,22 +150,15 @@ def release_expired(
     root_id: str | None = None,
     most: int = 100,
 ) -> int:
-    """Give back what tokens held that died unused, at most so many at a time; returns how many."""
-    query = select(*actions.COLUMNS).where(_ACTIONS.c.ends_at <= now, _ACTIONS.c.state == "reserved")
+    """Give back what tokens held that died unused, and authorizations that nobody captured; returns how many.
+
+    At most `most` at a time. Any number of processes may do it at once.
+    """
+    query = select(*actions.COLUMNS).where(
+        _ACTIONS.c.ends_at <= now, _ACTIONS.c.state.in_(("reserved", "authorized"))
+    )
     if root_id is not None:
         query = query.where(_ACTIONS.c.root_id == root_id)
     query = query.order_by(_ACTIONS.c.ends_at).limit(most).with_for_update(skip_locked=True)
     due = [ActionRecord(*row) for row in connection.execute(query)]
     return sum(release(connection, action, "expire", stored, now) for action in due)
-
-
-def _transfer(connection: Connection, action: ActionRecord, step: int, kind: str, at: datetime) -> None:
-    row = {
-        "root_id": action.root_id,
-        "action_id": action.id,
-        "step": step,
-        "kind": kind,
-        "amount": action.amount,
-        "at": at,
-    }
-    connection.execute(_INSERT_TRANSFER, row)

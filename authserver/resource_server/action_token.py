@@ -156,7 +156,9 @@ def _action_name(details: Mapping[str, object]) -> str:
 
 def _actor(claims: Mapping[str, object]) -> Actor:
     # RFC 8693 §4.1: only the outermost actor decides; those nested inside are history.
-    act = _object(claims.get("act"))
+    act = claims.get("act")
+    if not isinstance(act, dict):
+        raise TokenRefused("token.act")
     return Actor(_required(act, "iss"), _required(act, "sub"))
 
 

@@ -109,14 +109,13 @@ def refund(amount: str = "10.00", currency: str = "EUR") -> ActionDetails:
         (payment("50"), Spent(0, 0, (10_001, 0)), ("limits.per_period", "50.00", "49.99")),
         (payment("1"), Spent(0, 20, (0, 0)), ("limits.count", 1, 0)),
         (payment(category="7995"), NOTHING, ("merchants.categories", "7995", ["5411", "5811-5814"])),
-        (payment("30", category=None), NOTHING, ("merchants.categories", None, ["5411", "5811-5814"])),
         (payment("30", category="5813"), NOTHING, ("merchants.except.categories", "5813", None)),
         (payment(country="US"), NOTHING, ("merchants.countries", "US", ["NL", "EU"])),
         (payment(country=None), NOTHING, ("merchants.countries", None, ["NL", "EU"])),
         (payment(id="m_124"), NOTHING, ("merchants.ids", "m_124", ["m_123"])),
         (payment(id=None), NOTHING, ("merchants.ids", None, ["m_123"])),
         (replace(payment(), datatypes=("email",)), NOTHING, ("datatypes", ["email"], ["shipping_address"])),
-        (replace(payment(), merchant=None), NOTHING, ("catalogue.needs", ["amount"], ["amount", "merchant"])),
+        (replace(payment("30"), merchant=None), NOTHING, ("catalogue.needs", ["amount"], ["amount", "merchant"])),
         (replace(payment(), amount=None), NOTHING, ("catalogue.needs", ["merchant"], ["amount", "merchant"])),
     ],
 )  # fmt: skip
@@ -127,6 +126,13 @@ def test_one_limit_that_is_crossed_is_told_with_what_was_asked_and_what_is_allow
     if allowed == "LIST":
         allowed = ["catalog.search", "order.checkout", "payment.finalize"]
     assert violations(judge(request_, spent=spent)) == (Violation(constraint, requested, allowed),)
+
+
+def test_a_category_that_nobody_stated_is_in_no_list_and_may_be_an_excluded_one() -> None:
+    assert violations(judge(payment("30", category=None))) == (
+        Violation("merchants.categories", None, ["5411", "5811-5814"]),
+        Violation("merchants.except.categories"),
+    )
 
 
 def test_another_place_is_refused() -> None:

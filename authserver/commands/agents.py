@@ -1,0 +1,113 @@
+"""`agents`: the software that acts, registered under its workload."""
+
+from pathlib import Path
+
+import click
+from sqlalchemy import Connection
+
+from authserver import register
+from authserver.actors import AlreadyRegistered, NotRegistered, agents
+from authserver.actors.agents import Agent
+from authserver.commands.context import (
+    Failed,
+    instant,
+    json_always,
+    json_option,
+    opened,
+    operator,
+    print_json,
+    print_records,
+    read_json,
+)
+from authserver.members import without_none
+
+_COLUMNS = ("client_id", "name", "trust_domain", "subject", "owner", "actions", "disabled_at")
+
+
+@click.group("agents")
+def verb() -> None:
+    """Agents: OAuth clients that are each bound to one workload."""
+
+
+@verb.command("create")
+@click.option("--client-id", required=True, help="Its name as an OAuth client: 1 to 100 of A-Z a-z 0-9 . _ -")
+@click.option("--trust-domain", required=True, help="The configured trust domain that vouches for it.")
+@click.option(
+    "--subject", required=True, help="Its workload's subject there: a SPIFFE ID, or what `sub` says."
+)
+@click.option("--name", help="What people call it; the client id by default.")
+@click.option("--owner", help="Who answers for it.")
+@click.option(
+    "--actions", help="All that it may ever be allowed, with commas between; else whatever users delegate."
+)
+@click.option(
+    "--redirect-uri", "redirect_uris", multiple=True, help="Where consent may send the browser back to."
+)
+@click.option(
+    "--jwks", type=click.Path(path_type=Path), help="A file with its public keys for private_key_jwt."
+)
+@json_always
+def create(
+    client_id: str,
+    trust_domain: str,
+    subject: str,
+    name: str | None,
+    owner: str | None,
+    actions: str | None,
+    redirect_uris: tuple[str, ...],
+    jwks: Path | None,
+) -> None:
+    """Register an agent; prints it."""
+    unverified = without_none(
+        client_id=client_id,
+        trust_domain=trust_domain,
+        subject=subject,
+        name=name,
+        owner=owner,
+        actions=None if actions is None else actions.split(","),
+        redirect_uris=list(redirect_uris),
+        jwks=None if jwks is None else read_json(jwks),
+    )
+    with opened() as services:
+        agent = register.parse_agent(unverified, services, services.clock.now())
+        try:
+            services.database.write(lambda connection: register.create_agent(connection, agent, operator()))
+        except AlreadyRegistered as error:
+            raise Failed(f"{client_id}: that client id or that workload is registered already") from error
+    print_json(_shown(agent))
+
+
+@verb.command("list")
+@json_option
+def list_agents(as_json: bool) -> None:
+    """Show all agents, the disabled ones too."""
+    with opened() as services:
+        found = services.database.read(agents.list_all)
+    print_records(map(_shown, found), _COLUMNS, as_json)
+
+
+@verb.command("disable")
+@click.argument("client_id")
+@json_always
+def disable(client_id: str) -> None:
+    """End what the agent CLIENT_ID may do, for good: none of its delegations can be used any more."""
+
+    def write(connection: Connection) -> Agent | None:
+        register.disable_agent(connection, client_id, operator(), now)
+        return agents.find(connection, client_id)
+
+    with opened() as services:
+        now = services.clock.now()
+        try:
+            agent = services.database.write(write)
+        except NotRegistered as error:
+            raise Failed(f"{client_id}: there is no such agent") from error
+    if agent is not None:
+        print_json(_shown(agent))
+
+
+def _shown(agent: Agent) -> dict[str, object]:
+    return {
+        **register.members_of_agent(agent),
+        **without_none(created_at=instant(agent.created_at), disabled_at=instant(agent.disabled_at)),
+    }

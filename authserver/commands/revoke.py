@@ -1,0 +1,87 @@
+"""`revoke`: end all that an agent, a user, a trust domain, a task or everybody holds."""
+
+import click
+from sqlalchemy import Connection
+
+from authserver import revoke
+from authserver.accounts import users
+from authserver.actors import agents
+from authserver.commands.context import Failed, json_always, opened, operator, print_json
+from authserver.revoke import Target, UnknownTarget
+from authserver.services import Services
+
+
+@click.command("revoke")
+@click.option("--agent", metavar="CLIENT_ID", help="Every delegation that this agent holds.")
+@click.option("--user", help="Every delegation of this user: a user name or id.")
+@click.option(
+    "--trust-domain", metavar="NAME", help="Every delegation that an agent of this trust domain holds."
+)
+@click.option("--task", metavar="ID", help="Every token of this task.")
+@click.option("--all", "everything", is_flag=True, help="Every delegation there is.")
+@click.option("--reason", default="revoked by an operator", show_default=True, help="Why, for the audit.")
+@click.option("--dry-run", is_flag=True, help="Only count what it would end.")
+@json_always
+def verb(
+    agent: str | None,
+    user: str | None,
+    trust_domain: str | None,
+    task: str | None,
+    everything: bool,
+    reason: str,
+    dry_run: bool,
+) -> None:
+    """End delegations and their tokens, now, with all below them; prints how many.
+
+    Takes exactly one of --agent, --user, --trust-domain, --task and --all. What is granted afterwards stands.
+    """
+    named: dict[str, str | None] = {
+        "agent": agent,
+        "user": user,
+        "trust_domain": trust_domain,
+        "task": task,
+        "all": "" if everything else None,
+    }
+    said = [(kind, name) for kind, name in named.items() if name is not None]
+    if len(said) != 1:
+        raise click.UsageError("takes exactly one of --agent, --user, --trust-domain, --task and --all")
+    with opened() as services:
+        target = services.database.read(lambda connection: _target(services, connection, *said[0]))
+        now = services.clock.now()
+        try:
+            ended = (
+                revoke.would_end(services, target, now)
+                if dry_run
+                else revoke.revoke(services, target, reason=reason, by=operator(), now=now)
+            )
+        except UnknownTarget as error:
+            raise Failed(str(error)) from error
+    print_json(
+        {
+            "kind": target.kind,
+            "target": target.name,
+            "delegations": ended.delegations,
+            "tokens": ended.tokens,
+            "dry_run": dry_run,
+        }
+    )
+
+
+def _target(services: Services, connection: Connection, kind: str, name: str) -> Target:
+    if kind == "user":
+        user = users.find(connection, name)
+        if user is None:
+            raise Failed(f"there is no user {name}")
+        return Target("user", user.user_id)
+    if kind == "trust_domain":
+        # Also one that is no longer configured, as long as agents are registered under it.
+        known = {
+            *services.trust_domains.names,
+            *(agent.trust_domain for agent in agents.list_all(connection)),
+        }
+        if name not in known:
+            raise Failed(f"there is no trust domain {name}")
+        return Target("trust_domain", name)
+    if kind == "agent":
+        return Target("agent", name)
+    return Target("task", name) if kind == "task" else Target("all", "")

@@ -1,0 +1,110 @@
+"""`serve`: the server, over HTTP."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pkgutil import resolve_name
+from typing import Any
+
+import click
+import structlog
+from granian.constants import HTTPModes, Interfaces
+from granian.errors import ConfigurationError as GranianError
+from granian.log import LogLevels
+from granian.server import Server
+
+from authserver.commands.context import Failed, opened
+from authserver.config import ServerSettings
+from authserver.logs import configure_logging
+
+log = structlog.get_logger()
+
+APPLICATION = "authserver.wsgi:application"
+# Python runs one thread of a process at a time; the others are there for those that wait for the database.
+BLOCKING_THREADS = 4
+# Running requests have this long after SIGTERM (F14: under 10 s in all).
+STOP_SECONDS = 8
+
+
+@click.command("serve")
+@click.option("--host", help="The address to listen on; else the configured one.")
+@click.option("--port", type=click.IntRange(1, 65535), help="The port to listen on; else the configured one.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Server processes; else the configured number.")
+def verb(host: str | None, port: int | None, workers: int | None) -> None:
+    """Serve until SIGTERM or Ctrl-C; running requests are finished then.
+
+    It migrates nothing by itself: where the database's schema is behind, it says so and stops.
+    """
+    # Whatever stops the start is said here, once, before any process is made.
+    with opened() as services:
+        settings = services.settings
+    configure_logging(settings.log.level, settings.log.format)
+    said = {"host": host, "port": port, "workers": workers}
+    changes = {key: value for key, value in said.items() if value is not None}
+    _run(settings.server.model_copy(update=changes))
+
+
+def _run(settings: ServerSettings) -> None:
+    server = Server(
+        APPLICATION,
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.WSGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        workers=settings.workers,
+        blocking_threads=BLOCKING_THREADS,
+        workers_kill_timeout=STOP_SECONDS,
+        respawn_failed_workers=True,
+        log_level=LogLevels.warning,
+        log_dictconfig=_LOGGING,
+    )
+    server.on_startup(
+        lambda: log.info("server.listening", host=settings.host, port=settings.port, workers=settings.workers)
+    )
+    server.on_shutdown(lambda: log.info("server.stopped"))
+    try:
+        server.serve(target_loader=_load)
+    except (OSError, GranianError) as error:
+        raise Failed(f"cannot listen on {settings.host}:{settings.port}: {error}") from error
+
+
+def _load(target: str) -> Callable[..., Any]:
+    """Build the application, in the process that will serve it."""
+    # Until the server takes over, SIGTERM ends this process at once: its parent's handler would do nothing here.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
+    application: Callable[..., Any] = resolve_name(target)
+    return application
+
+
+def _end_with_parent() -> None:
+    # A parent that was killed could not say so; nobody would ever end its workers.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+# What granian itself has to say, such as that a worker died, in the shape of all other events.
+_LOGGING: dict[str, Any] = {
+    "formatters": {
+        "generic": {
+            "()": "structlog.stdlib.ProcessorFormatter",
+            "foreign_pre_chain": [
+                structlog.stdlib.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+            ],
+            "processors": [
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
+        }
+    },
+    "handlers": {
+        "console": {"formatter": "generic", "class": "logging.StreamHandler", "stream": "ext://sys.stderr"}
+    },
+    "loggers": {"_granian": {"handlers": ["console"], "propagate": False}},
+}

@@ -1,0 +1,301 @@
+"""What a resource server installs, against an issuer that is a real HTTP server of the test's own."""
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import FrozenInstanceError, dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from joserfc.jwk import ECKey
+
+from authserver import jose
+from authserver.errors import Violation
+from authserver.resource_server import (
+    ActionToken,
+    Actor,
+    InvalidToken,
+    IssuerUnavailable,
+    NotAllowed,
+    ProofRequired,
+    TokenMissing,
+    Verifier,
+    bearer_token,
+)
+from authserver.values import MerchantCategory, Money
+from tests.fakes import SettableClock
+
+SHOP = "https://shop.example/api"
+
+
+def new_key(curve: str = "P-256") -> jose.SigningKey:
+    key = ECKey.generate_key(curve)  # type: ignore[arg-type]
+    return jose.SigningKey(key.thumbprint(), key)
+
+
+@dataclass
+class FakeIssuer:
+    """Publishes metadata and keys, and counts how often the keys are asked for."""
+
+    key: jose.SigningKey = field(default_factory=new_key)
+    clock: SettableClock = field(default_factory=SettableClock)
+    url: str = ""
+    published: list[jose.SigningKey] = field(default_factory=list)
+    is_up: bool = True
+    fetches: int = 0
+
+    def verifier(self) -> Verifier:
+        return Verifier(self.url, SHOP, clock=self.clock)
+
+    def token(self, *, typ: str = "at+jwt", key: jose.SigningKey | None = None, **changes: Any) -> str:
+        now = int(self.clock.now().timestamp())
+        claims: dict[str, Any] = {
+            "iss": self.url,
+            "sub": "ada-at-the-shop",
+            "aud": SHOP,
+            "client_id": "basket-helper",
+            "act": {"iss": "spiffe://example.org", "sub": "spiffe://example.org/agent/basket-helper"},
+            "iat": now,
+            "exp": now + 120,
+            "jti": "action-1",
+            "grant_id": "grant-at-the-shop",
+            "authorization_details": [details()],
+        }
+        said = {name: value for name, value in (claims | changes).items() if value is not None}
+        return jose.sign(said, key=key or self.key, typ=typ)
+
+    def answer(self, path: str) -> dict[str, Any] | None:
+        if not self.is_up:
+            return None
+        if path == "/.well-known/oauth-authorization-server":
+            endpoints = {name: f"{self.url}/{name}" for name in ("token_endpoint", "introspection_endpoint")}
+            return {"issuer": self.url, "jwks_uri": f"{self.url}/jwks"} | endpoints
+        self.fetches += 1
+        return {
+            "keys": [
+                {**key.key.as_dict(private=False), "kid": key.kid, "use": "sig"} for key in self.published
+            ]
+        }
+
+
+def details(**changes: Any) -> dict[str, Any]:
+    said = {
+        "type": "agent_action",
+        "actions": ["payment.finalize"],
+        "locations": [SHOP],
+        "amount": {"currency": "EUR", "value": "42.50"},
+        "merchant": {"id": "m_123", "category": "5411", "country": "NL", "name": "Example Foods"},
+        "datatypes": ["shipping_address"],
+        "reference": "order-1",
+    } | changes
+    return {name: value for name, value in said.items() if value is not None}
+
+
+@pytest.fixture
+def issuer() -> Iterator[FakeIssuer]:
+    fake = FakeIssuer()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer = fake.answer(self.path)
+            self.send_response(200 if answer is not None else 503)
+            self.end_headers()
+            self.wfile.write(json.dumps(answer).encode())
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    fake.url = f"http://127.0.0.1:{server.server_port}"
+    fake.published.append(fake.key)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    yield fake
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_good_token_is_read_into_typed_values_that_cannot_be_changed(issuer: FakeIssuer) -> None:
+    token = issuer.verifier().verify(issuer.token())
+    assert token.action == "payment.finalize"
+    assert token.amount == Money("EUR", 4250)
+    assert token.merchant is not None
+    assert (token.merchant.id, token.merchant.name) == ("m_123", "Example Foods")
+    assert token.merchant.category == MerchantCategory("5411")
+    assert token.datatypes == ("shipping_address",)
+    assert token.reference == "order-1"
+    assert token.subject == "ada-at-the-shop"
+    assert token.actor == Actor("spiffe://example.org", "spiffe://example.org/agent/basket-helper")
+    assert token.jti == "action-1"
+    assert (token.expires_at - issuer.clock.now()).total_seconds() == 120
+    with pytest.raises(FrozenInstanceError):
+        token.amount = Money("EUR", 1)  # type: ignore[misc]
+
+
+def test_verifying_needs_no_network_once_the_keys_are_known(issuer: FakeIssuer) -> None:
+    verifier = issuer.verifier()
+    verifier.verify(issuer.token())
+    issuer.is_up = False
+    assert verifier.verify(issuer.token(jti="action-2")).jti == "action-2"
+    assert issuer.fetches == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"typ": "JWT"}, "token.typ"),
+        ({"typ": "delegation-grant+jwt"}, "token.typ"),
+        ({"iss": "https://other.example"}, "token.iss"),
+        ({"aud": "https://market.example/api"}, "token.aud"),
+        ({"aud": [SHOP, "https://market.example/api"]}, "jwt.aud"),
+        ({"aud": f"{SHOP}/"}, "token.aud"),
+        ({"exp": None}, "token.exp"),
+        ({"exp": "2100"}, "jwt.exp"),
+        ({"exp": 1}, "token.exp"),
+        ({"act": None}, "token.act"),
+        ({"act": {"sub": "spiffe://example.org/agent/basket-helper"}}, "token.iss"),
+        ({"jti": None}, "token.jti"),
+        ({"authorization_details": None}, "token.authorization_details"),
+        ({"authorization_details": [details(), details()]}, "token.authorization_details"),
+        ({"authorization_details": [details(actions=["a", "b"])]}, "token.authorization_details"),
+        ({"authorization_details": [details(type="agent_delegation")]}, "token.authorization_details"),
+        (
+            {"authorization_details": [details(locations=["https://x.example"])]},
+            "token.authorization_details",
+        ),
+        (
+            {"authorization_details": [details(amount={"currency": "EUR", "value": 42.5})]},
+            "token.authorization_details",
+        ),
+    ],
+)
+def test_a_token_that_is_for_something_else_or_somewhere_else_is_refused(
+    issuer: FakeIssuer, changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InvalidToken) as refused:
+        issuer.verifier().verify(issuer.token(**changes))
+    assert refused.value.reason == reason
+    assert refused.value.status == 401
+    assert refused.value.challenge.startswith('Bearer error="invalid_token"')
+
+
+def test_a_token_of_another_key_is_refused(issuer: FakeIssuer) -> None:
+    forged = jose.SigningKey(issuer.key.kid, new_key().key)
+    with pytest.raises(InvalidToken, match=r"jws\.signature"):
+        issuer.verifier().verify(issuer.token(key=forged))
+
+
+def test_a_token_that_was_good_is_refused_from_its_expiry_on(issuer: FakeIssuer) -> None:
+    verifier, token = issuer.verifier(), issuer.token()
+    issuer.clock.advance(seconds=119)
+    verifier.verify(token)
+    issuer.clock.advance(seconds=1)
+    with pytest.raises(InvalidToken, match=r"token\.exp"):
+        verifier.verify(token)
+
+
+def test_A101_a_token_bound_to_a_key_is_refused_as_bearer(issuer: FakeIssuer) -> None:
+    with pytest.raises(ProofRequired) as refused:
+        issuer.verifier().verify(issuer.token(cnf={"jkt": "x" * 43}))
+    assert refused.value.challenge.startswith("DPoP ")
+
+
+def test_A44_unknown_kids_cause_one_fetch_in_ten_seconds_at_most(issuer: FakeIssuer) -> None:
+    verifier = issuer.verifier()
+    verifier.verify(issuer.token())
+    issuer.clock.advance(seconds=10)
+    for _ in range(20):
+        with pytest.raises(InvalidToken, match=r"jws\.unknown_kid"):
+            verifier.verify(issuer.token(key=new_key()))
+    assert issuer.fetches == 2
+    verifier.verify(issuer.token(jti="another"))
+
+
+def test_F10_a_new_key_of_the_issuer_is_found_at_once(issuer: FakeIssuer) -> None:
+    verifier, new = issuer.verifier(), new_key()
+    verifier.verify(issuer.token())
+    issuer.published.append(new)
+    issuer.clock.advance(seconds=10)
+    assert verifier.verify(issuer.token(key=new)).action == "payment.finalize"
+
+
+def test_A47_a_key_that_was_taken_back_counts_for_five_minutes_at_most(issuer: FakeIssuer) -> None:
+    verifier = issuer.verifier()
+    token = issuer.token(exp=int(issuer.clock.now().timestamp()) + 3600)
+    verifier.verify(token)
+    issuer.published.clear()
+    issuer.clock.advance(minutes=5, seconds=1)
+    with pytest.raises(InvalidToken, match=r"jws\.unknown_kid"):
+        verifier.verify(token)
+
+
+def test_F08_known_keys_serve_for_an_hour_while_the_issuer_is_away(issuer: FakeIssuer) -> None:
+    verifier = issuer.verifier()
+    verifier.verify(issuer.token())
+    issuer.is_up = False
+    issuer.clock.advance(minutes=60)
+    verifier.verify(issuer.token())
+    issuer.clock.advance(seconds=11)
+    with pytest.raises(IssuerUnavailable):
+        verifier.verify(issuer.token())
+
+
+def test_metadata_that_names_another_issuer_is_not_used(issuer: FakeIssuer) -> None:
+    other = issuer.url.replace("127.0.0.1", "localhost")
+    with pytest.raises(IssuerUnavailable):
+        Verifier(other, SHOP, clock=issuer.clock).verify(issuer.token())
+
+
+@pytest.mark.parametrize("url", ["http://auth.example", "auth.example", "ftp://auth.example", "https:///x"])
+def test_an_issuer_takes_https(url: str) -> None:
+    with pytest.raises(ValueError, match="https"):
+        Verifier(url, SHOP)
+
+
+@pytest.fixture
+def token(issuer: FakeIssuer) -> ActionToken:
+    return issuer.verifier().verify(issuer.token())
+
+
+def test_a_token_may_be_used_for_what_it_says_and_for_less(token: ActionToken) -> None:
+    token.require("payment.finalize", amount=Money("EUR", 4250), reference="order-1")
+    token.require("payment.finalize", amount=Money("EUR", 1), datatypes=["shipping_address"])
+
+
+def test_A103_a_token_for_something_else_is_refused_with_every_difference(token: ActionToken) -> None:
+    with pytest.raises(NotAllowed) as refused:
+        token.require("order.checkout", amount=Money("EUR", 4251), reference="order-2", datatypes=["email"])
+    assert refused.value.status == 403
+    assert refused.value.challenge.startswith('Bearer error="insufficient_scope"')
+    assert refused.value.violations == (
+        Violation("actions", "order.checkout", "payment.finalize"),
+        Violation("amount", {"currency": "EUR", "value": "42.51"}, {"currency": "EUR", "value": "42.50"}),
+        Violation("reference", "order-2", "order-1"),
+        Violation("datatypes", ["email"], ["shipping_address"]),
+    )
+
+
+def test_A103_a_token_of_another_currency_covers_nothing(token: ActionToken) -> None:
+    with pytest.raises(NotAllowed):
+        token.require("payment.finalize", amount=Money("JPY", 1))
+
+
+def test_of_a_record_only_the_granted_data_are_shown(token: ActionToken) -> None:
+    record = {"shipping_address": "1 Canal, Amsterdam", "email": "ada@example.org"}
+    assert token.only_granted(record) == {"shipping_address": "1 Canal, Amsterdam"}
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic abc"])
+def test_a_request_without_a_token_is_told_the_scheme(header: str | None) -> None:
+    with pytest.raises(TokenMissing) as refused:
+        bearer_token(header)
+    assert (refused.value.status, refused.value.challenge) == (401, "Bearer")
+
+
+def test_the_token_is_read_from_its_header() -> None:
+    assert bearer_token("Bearer abc.def.ghi") == "abc.def.ghi"
+    assert bearer_token("bearer abc.def.ghi") == "abc.def.ghi"
+    with pytest.raises(ProofRequired):
+        bearer_token("DPoP abc.def.ghi")
