@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 from authserver.clock import Clock, SystemClock
 from authserver.config import ConfigurationError, Settings, load_settings
 from authserver.db import Database
-from authserver.endpoints import health, introspection, metadata, revocation
+from authserver.endpoints import health, introspection, metadata, revocation, settlement
 from authserver.endpoints.answers import error_answer, json_answer
 from authserver.endpoints.token import TokenEndpoint
 from authserver.errors import Refusal
@@ -63,6 +63,13 @@ def _oauth(services: Services) -> Blueprint:
     _route(routes, "POST", "/oauth/token", lambda: endpoint.respond(request))
     _route(routes, "POST", "/oauth/introspect", lambda: introspection.respond(services, request))
     _route(routes, "POST", "/oauth/revoke", lambda: revocation.respond(services, request))
+    _route(routes, "POST", "/oauth/redeem", lambda: settlement.redeem(services, request))
+    _route(
+        routes,
+        "POST",
+        "/oauth/redemptions/<redemption_id>/<any(capture,void,refund):verb>",
+        lambda redemption_id, verb: settlement.step(services, request, redemption_id, verb),
+    )
     _route(routes, "GET", "/oauth/jwks", lambda: metadata.jwks_response(services))
     _route(
         routes,
@@ -83,7 +90,7 @@ def _oauth(services: Services) -> Blueprint:
 
 def _route(routes: Blueprint, method: str, path: str, answer: Answer) -> None:
     @wraps(answer)
-    def respond(**arguments: int) -> Response:
+    def respond(**arguments: str | int) -> Response:
         try:
             return answer(**arguments)
         except Refusal as refusal:

@@ -1,7 +1,7 @@
 """The one way to say no."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,7 @@ class Refusal(Exception):
     violations: tuple[Violation, ...] = ()
     status: int = 400
     headers: Mapping[str, str] = field(default_factory=dict)
-
-    def as_error(self, error: str, status: int = 400) -> "Refusal":
-        """The same refusal under the error code that another endpoint uses for it."""
-        return replace(self, error=error, status=status)
+    extra: Mapping[str, object] = field(default_factory=dict)  # further members of a problem (RFC 9457 §3.2)
 
     def to_json(self) -> dict[str, object]:
         """The body of the answer, contract §6."""
@@ -47,3 +44,15 @@ class Refusal(Exception):
         if self.violations:
             body["violations"] = [violation.to_json() for violation in self.violations]
         return body
+
+    def to_problem(self) -> dict[str, object]:
+        """The same as problem details (RFC 9457), where contract §7 asks for them."""
+        problem: dict[str, object] = {
+            "type": f"urn:authserver:problem:{self.error}",
+            "title": self.error.replace("_", " "),
+            "status": self.status,
+            "detail": self.description,
+        }
+        if self.violations:
+            problem["violations"] = [violation.to_json() for violation in self.violations]
+        return problem | dict(self.extra)

@@ -24,6 +24,7 @@ from authserver.errors import Refusal, Violation
 from authserver.issuing import claims_of
 from authserver.ledger import actions, idempotency
 from authserver.ledger.actions import ActionRecord
+from authserver.ledger.idempotency import Request
 from authserver.ledger.reservations import Reservation, release_expired, reserve
 from authserver.ledger.spending import allowances
 from authserver.policy.catalogue import CatalogueEntry
@@ -379,8 +380,7 @@ class _Exchange:
             idempotency.remember(
                 self.connection,
                 action.client_id,
-                self.request.idempotency_key,
-                self._request_hash(),
+                Request(self.request.idempotency_key, self._request_hash()),
                 root_id=action.root_id,
                 action_id=action.id,
                 expires_at=action.expires_at + _KEY_KEPT,

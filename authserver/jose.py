@@ -51,9 +51,7 @@ _JWS = JWSRegistry.algorithms
 
 
 class TokenRefused(Exception):
-    """A token that is not good. `reason` is a short code of ours for the audit (`jws.signature`), never text
-    of the token.
-    """
+    """A token that is not good. `reason` is a short code of ours (`jws.signature`), never text of the token."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -82,9 +80,7 @@ class TokenHeader:
 
 @dataclass(frozen=True, slots=True)
 class UnverifiedToken:
-    """A well-formed compact JWS whose signature nobody has looked at yet. Its `repr` shows nothing of the
-    claims.
-    """
+    """A well-formed compact JWS whose signature nobody has looked at yet. Its `repr` hides the claims."""
 
     text: str = field(repr=False)
     header: TokenHeader
@@ -161,8 +157,7 @@ def _read_header(unverified: Mapping[str, object], key_in_header: bool) -> Token
     alg = unverified.get("alg")
     if not isinstance(alg, str) or alg not in ALGORITHMS:
         raise TokenRefused("jws.alg")
-    # RFC 7515 §4.1.11: we understand no extension, so none may be critical. RFC 7797 §6 has `b64` in `crit`
-    # too.
+    # RFC 7515 §4.1.11: we understand no extension, so none may be critical; `b64` would be one (RFC 7797 §6).
     if "crit" in unverified or "b64" in unverified:
         raise TokenRefused("jws.crit")
     # RFC 7516 §4.1 and RFC 7519 §5.2: encrypted, compressed or nested tokens are none of ours.
@@ -195,11 +190,11 @@ def _header_key(unverified: Mapping[str, object], allowed: bool) -> Mapping[str,
 
 
 def usable_keys(document: object, *, uses: frozenset[str | None]) -> tuple[VerificationKey, ...]:
-    """The keys of a JWK Set (RFC 7517 §5) that may verify a signature; `uses` are the values of `use` that
-    may, `None` for no `use`.
+    """The keys of a JWK Set (RFC 7517 §5) that may verify a signature.
 
-    Private, symmetric, weak, foreign and ambiguous keys are ignored, each with a log event
-    `jwks.key_ignored`. Raises `KeysRefused` where `document` is no JWK Set or has more than 100 keys.
+    `uses` are the values of `use` that count, `None` standing for a key without one. Private, symmetric,
+    weak, foreign and ambiguous keys are ignored, each with a log event `jwks.key_ignored`. Raises
+    `KeysRefused` where `document` is no JWK Set or has more than 100 keys.
     """
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list):
@@ -272,7 +267,8 @@ def _public_key(entry: Mapping[str, object]) -> ECKey | RSAKey:
 
 
 def _modulus_bits(unverified: object) -> int:
-    # Looked at before joserfc reads the key, which only warns of short ones and takes its time over long ones.
+    # Looked at before joserfc reads the key, which only warns of short ones and takes its time over long
+    # ones.
     if not isinstance(unverified, str):
         raise _KeyIgnored("invalid")
     if len(unverified) > _LONGEST_MODULUS:
@@ -347,9 +343,7 @@ def _encode(value: bytes) -> str:
 
 
 def thumbprint(public_jwk: Mapping[str, object]) -> str:
-    """The RFC 7638 thumbprint (SHA-256) of an EC or RSA key. Raises `KeysRefused` where a member of it is
-    missing.
-    """
+    """The RFC 7638 thumbprint (SHA-256) of an EC or RSA key. Raises `KeysRefused` where a member is missing."""
     names = _PUBLIC_MEMBERS.get(str(public_jwk.get("kty")), ("kty",))
     members = {name: public_jwk.get(name) for name in names}
     if len(members) == 1 or not all(isinstance(value, str) for value in members.values()):
@@ -358,8 +352,7 @@ def thumbprint(public_jwk: Mapping[str, object]) -> str:
 
 
 class VerifiedTokens(Generic[Facts]):
-    """A bounded memory of signatures that were good, so that a token is verified once and not at each
-    presentation.
+    """A bounded memory of signatures that were good: a token that is shown many times is verified once.
 
     It is keyed by the SHA-256 of the text. It says nothing about time beyond `until`: whoever asks still
     checks the claims that depend on it, and still asks whether the key is one of those that count now.

@@ -41,7 +41,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came back in the measured window. Times of a request are in milliseconds."""
+    """What came back in the measured window. Times of a request are in milliseconds, CPU times in seconds of CPU;
+    `generator_cpu` and `foreign_cpu` (other programs on the server's core) are shares of the window.
+    """
 
     completed: int
     errors: int
@@ -57,8 +59,9 @@ class Outcome:
 
     @property
     def per_second(self) -> float:
-        """Good answers in a second."""
-        return self.completed / self.seconds if self.seconds else 0.0
+        """Good answers in a second of the core: time that other programs took from it does not count."""
+        available = self.seconds * (1 - min(self.foreign_cpu, 0.9))
+        return self.completed / available if available else 0.0
 
     @property
     def cpu_each(self) -> float:

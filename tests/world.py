@@ -233,27 +233,35 @@ def _not_yet(environ: Any, start: Any) -> Iterator[bytes]:
     return iter(())
 
 
+def example_org(directory: Path) -> dict[str, Any]:
+    """The trust domain of a world in that directory, as its configuration names it."""
+    return {
+        "name": "example.org",
+        "kind": "spiffe",
+        "jwks_file": directory / "example.org" / "jwks.json",
+        "algorithms": ["ES256", "RS256"],
+    }
+
+
 @contextmanager
-def running_world(database_url: str, directory: Path, **settings: Any) -> Iterator[World]:
-    """Start a server on that database, whose schema is current; `settings` are sections laid over the usual ones."""
+def running_world(
+    database_url: str, directory: Path, *, issuer_path: str = "", **settings: Any
+) -> Iterator[World]:
+    """Start a server on that database, whose schema is current; `settings` are sections laid over the usual ones.
+
+    `issuer_path` makes it one tenant of its host: the issuer, and all that the world asks for, are below that path.
+    """
     create_domain("example.org", "spiffe", directory / "example.org")
     listener = make_server(
         "127.0.0.1", 0, lambda environ, start: iter(()), threaded=True, request_handler=_QuietHandler
     )
     url = f"http://127.0.0.1:{listener.server_port}"
     sections: dict[str, Any] = {
-        "server": {"issuer": url},
+        "server": {"issuer": url + issuer_path},
         "database": {"url": database_url},
         "keys": {"encryption_key_file": directory / "encryption.key"},
         "log": {"level": "error"},
-        "trust_domains": [
-            {
-                "name": "example.org",
-                "kind": "spiffe",
-                "jwks_file": directory / "example.org" / "jwks.json",
-                "algorithms": ["ES256", "RS256"],
-            }
-        ],
+        "trust_domains": [example_org(directory)],
     }
     clock = SettableClock()
     services = open_services(Settings(**(sections | settings)), clock)
@@ -261,7 +269,7 @@ def running_world(database_url: str, directory: Path, **settings: Any) -> Iterat
     thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        with httpx.Client(base_url=url, timeout=30) as client:
+        with httpx.Client(base_url=url + issuer_path, timeout=30) as client:
             yield _peopled(services, clock, url, directory / "example.org", client)
     finally:
         listener.shutdown()
@@ -280,21 +288,8 @@ def _peopled(services: Services, clock: SettableClock, url: str, domain: Path, c
             agents.create(connection, make_agent(client_id, subject, now))
         merchant = Merchant.parse(MERCHANT)
         for name, identifier, facts in (("shop", SHOP, merchant), ("market", MARKET, None)):
-            resource_servers.create(
-                connection,
-                ResourceServer(
-                    id=f"rs_{name}",
-                    identifier=identifier,
-                    name=name.title(),
-                    merchant=facts,
-                    auth_method="client_secret_basic",
-                    secret_hash=secrets[name][1],
-                    jwks=None,
-                    subject=None,
-                    created_at=now,
-                    disabled_at=None,
-                ),
-            )
+            server = make_resource_server(name, identifier, now, merchant=facts, secret_hash=secrets[name][1])
+            resource_servers.create(connection, server)
 
     services.database.write(write)
     return World(
@@ -317,3 +312,20 @@ def make_agent(client_id: str, subject: str, now: datetime, **changes: Any) -> A
         "disabled_at": None,
     }
     return Agent(**(fields | changes))
+
+
+def make_resource_server(name: str, identifier: str, now: datetime, **changes: Any) -> ResourceServer:
+    """A resource server `rs_NAME` that authenticates with a secret: whose hash is `secret_hash`."""
+    fields: dict[str, Any] = {
+        "id": f"rs_{name}",
+        "identifier": identifier,
+        "name": name.title(),
+        "merchant": None,
+        "auth_method": "client_secret_basic",
+        "secret_hash": None,
+        "jwks": None,
+        "subject": None,
+        "created_at": now,
+        "disabled_at": None,
+    }
+    return ResourceServer(**(fields | changes))

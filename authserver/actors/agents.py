@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
 from authserver.actors import AlreadyRegistered, NotRegistered
 from authserver.schema import Agent as AgentRow
+from authserver.schema import Instant
 
 _agents = AgentRow.__table__
 _ALL = select(_agents)
@@ -81,7 +82,7 @@ def change(connection: Connection, agent: Agent) -> None:
 
 def disable(connection: Connection, client_id: str, now: datetime) -> None:
     """End what the agent may do; the first time counts. Raises `NotRegistered`."""
-    first = func.coalesce(_agents.c.disabled_at, now)
+    first = func.coalesce(_agents.c.disabled_at, literal(now, Instant()))
     changed = connection.execute(
         update(AgentRow).where(_agents.c.client_id == client_id).values(disabled_at=first)
     )

@@ -50,9 +50,7 @@ _NO_SECRET = bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class ClientCredentials:
-    """What a request brought to say who sends it: the `Authorization` header and three parameters, all
-    unverified.
-    """
+    """What a request brought to say who sends it, unverified: the `Authorization` header, three parameters."""
 
     authorization: str | None = field(default=None, repr=False)
     client_id: str | None = None

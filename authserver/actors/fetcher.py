@@ -47,9 +47,7 @@ class FetchFailed(Exception):
 
 
 class Fetcher:
-    """Gets JSON documents over https; over http only from a loopback address where private networks are
-    allowed.
-    """
+    """Gets JSON documents over https; over http only from loopback, where private networks are allowed."""
 
     def __init__(
         self,
@@ -209,8 +207,7 @@ class _PinnedBackend(NetworkBackend):
 
 
 def is_allowed(address: Address, allow_private_network: bool) -> bool:
-    """Whether a fetch may connect to `address`: a public one, or a private or loopback one where that is
-    allowed.
+    """Whether a fetch may connect to `address`: any public one, a private or loopback one where allowed.
 
     Link-local addresses (where clouds keep their metadata), multicast and unspecified ones are never allowed.
     """

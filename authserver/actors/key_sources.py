@@ -84,9 +84,7 @@ class _Unreadable(Exception):
 
 
 class _CachedKeys:
-    """What all sources share: one reader at a time, the last good set meanwhile and for `stale_for` beyond
-    its age.
-    """
+    """What all sources share: one reader at a time, and the last good set meanwhile and for a bounded time."""
 
     def __init__(
         self, name: str, uses: frozenset[str | None], refresh_after: timedelta, stale_for: timedelta
@@ -232,8 +230,8 @@ class DiscoveredKeys(_CachedKeys):
 
 
 class FileKeys(_CachedKeys):
-    """A JWK Set in a file, read again whenever the file has changed. A broken file leaves the last good set
-    in place for a while.
+    """A JWK Set in a file, read again when the file has changed. A broken one leaves the last good set for a
+    while.
     """
 
     def __init__(

@@ -25,8 +25,7 @@ class Replayed(Exception):
 
 
 def remember(connection: Connection, issuer: str, jti: str, expires_at: datetime) -> None:
-    """Use up the `jti` of a token of `issuer` that ends at `expires_at`. Raises `Replayed` where it was used
-    before.
+    """Use up the `jti` of a token of `issuer` that ends at `expires_at`. Raises `Replayed`.
 
     It counts once the caller's transaction commits. The row is kept for the leeway with which `exp` is read,
     too.

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
 from authserver.actors import AlreadyRegistered, NotRegistered
 from authserver.policy.details import Merchant
+from authserver.schema import Instant
 from authserver.schema import ResourceServer as ResourceServerRow
 
 _servers = ResourceServerRow.__table__
@@ -102,7 +103,7 @@ def change(connection: Connection, server: ResourceServer) -> None:
 
 def disable(connection: Connection, id: str, now: datetime) -> None:
     """End what the resource server may do; the first time counts. Raises `NotRegistered`."""
-    first = func.coalesce(_servers.c.disabled_at, now)
+    first = func.coalesce(_servers.c.disabled_at, literal(now, Instant()))
     changed = connection.execute(
         update(ResourceServerRow).where(_servers.c.id == id).values(disabled_at=first)
     )

@@ -25,6 +25,11 @@ class Record:
     rule: str | None = None
     data: dict[str, object] = field(default_factory=dict)
 
+    def reset(self, event: str) -> None:
+        """Begin anew: what a try that was rolled back had learned is forgotten."""
+        self.event, self.rule, self.data = event, None, {}
+        self.client_id = self.delegation_id = self.action_id = None
+
     def permitted(self, connection: Connection, now: datetime) -> None:
         """Write that the use case said yes, in the transaction that makes it true."""
         self._write(connection, now, "permitted")

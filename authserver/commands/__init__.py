@@ -39,7 +39,7 @@ class _Verbs(click.Group):
             return super().invoke(ctx)
 
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Verbs)
 def main() -> None:
     """Start and operate the authorization server.
 

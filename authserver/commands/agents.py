@@ -9,6 +9,7 @@ from authserver import register
 from authserver.actors import AlreadyRegistered, NotRegistered, agents
 from authserver.actors.agents import Agent
 from authserver.commands.context import (
+    TAKES_ANY_ID,
     Failed,
     instant,
     json_always,
@@ -86,7 +87,7 @@ def list_agents(as_json: bool) -> None:
     print_records(map(_shown, found), _COLUMNS, as_json)
 
 
-@verb.command("disable")
+@verb.command("disable", context_settings=TAKES_ANY_ID)
 @click.argument("client_id")
 @json_always
 def disable(client_id: str) -> None:

@@ -80,16 +80,17 @@ class Failed(click.ClickException):
 def failures_in_words() -> Iterator[None]:
     """Say what an operator can mend in one line; anything else is a defect and keeps its traceback."""
     # A verb says itself what went wrong; the events of a server would say it twice. `serve` logs as configured.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL + 1))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
         yield
     except Refusal as refusal:
-        raise Failed(_in_words(refusal)) from refusal
+        raise Failed(in_words(refusal)) from refusal
     except (ConfigurationError, NotAValue) as error:
         raise Failed(str(error)) from error
 
 
-def _in_words(refusal: Refusal) -> str:
+def in_words(refusal: Refusal) -> str:
+    """What a refusal says to an operator."""
     if refusal.status == 503:
         cause = refusal.__cause__
         # The driver's own words; SQLAlchemy's would show the statement's parameters.
@@ -109,6 +110,10 @@ def json_option(verb: Verb) -> Verb:
 def json_always(verb: Verb) -> Verb:
     """`--json` on a verb that prints JSON with or without it, so that programs may say it everywhere."""
     return click.option("--json", is_flag=True, expose_value=False, help="Print JSON; always so here.")(verb)
+
+
+# For verbs that take an id: some begin with a dash, and are no option for that.
+TAKES_ANY_ID = {"ignore_unknown_options": True}
 
 
 def instant(at: datetime | None) -> str | None:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from authserver import consent, revoke
 from authserver.accounts import users
 from authserver.commands.context import (
+    TAKES_ANY_ID,
     Failed,
     instant,
     json_always,
@@ -78,7 +79,7 @@ def list_all(as_json: bool) -> None:
     print_records(found, _COLUMNS, as_json)
 
 
-@verb.command("show")
+@verb.command("show", context_settings=TAKES_ANY_ID)
 @click.argument("grant_id", metavar="ID")
 @json_always
 def show(grant_id: str) -> None:
@@ -88,7 +89,7 @@ def show(grant_id: str) -> None:
     print_json(found)
 
 
-@verb.command("revoke")
+@verb.command("revoke", context_settings=TAKES_ANY_ID)
 @click.argument("grant_id", metavar="ID")
 @click.option("--reason", default="revoked by an operator", show_default=True, help="Why, for the audit.")
 @json_always

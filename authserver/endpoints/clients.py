@@ -1,13 +1,11 @@
-"""Endpoints whose caller authenticates with a secret or an assertion: introspection and revocation."""
+"""Endpoints whose caller authenticates with a secret or an assertion: introspection, revocation, redemption."""
 
 from datetime import datetime
 
 from flask import Request
-from sqlalchemy import Connection
 
-from authserver.actors.client_authentication import Client, authenticate
+from authserver.actors.client_authentication import Client, ClientCredentials, authenticate
 from authserver.endpoints.forms import Form, read_form
-from authserver.endpoints.token import credentials
 from authserver.services import Services
 
 
@@ -18,15 +16,20 @@ def form_of(request: Request) -> Form:
     return form
 
 
-def client_of(
-    services: Services, connection: Connection, request: Request, form: Form, now: datetime
-) -> Client:
-    """Who is calling. Raises `Refusal` (`invalid_client`, 401)."""
-    return authenticate(
-        connection,
-        credentials(form, request.headers),
-        services.trust_domains,
-        now,
-        issuer=services.issuer,
-        token_endpoint=services.token_endpoint,
+def client_of(services: Services, credentials: ClientCredentials, now: datetime) -> Client:
+    """Who is calling. Raises `Refusal` (`invalid_client`, 401).
+
+    In a transaction of its own: an assertion stays used, whatever becomes of the request that it came with.
+    """
+    # Only an assertion has a `jti` to be written down; a secret is looked up, which costs less.
+    run = services.database.read if credentials.client_assertion is None else services.database.write
+    return run(
+        lambda connection: authenticate(
+            connection,
+            credentials,
+            services.trust_domains,
+            now,
+            issuer=services.issuer,
+            token_endpoint=services.token_endpoint,
+        )
     )

@@ -3,15 +3,13 @@
 from datetime import datetime
 
 from flask import Request, Response
-from sqlalchemy import Connection
 
 from authserver import jose
-from authserver.actors.client_authentication import Client
 from authserver.actors.resource_servers import ResourceServer
 from authserver.audit.events import Record
 from authserver.endpoints.answers import json_answer
 from authserver.endpoints.clients import client_of, form_of
-from authserver.endpoints.forms import Form
+from authserver.endpoints.token import credentials
 from authserver.errors import Refusal
 from authserver.introspect import introspect
 from authserver.services import Services
@@ -36,23 +34,13 @@ def respond(services: Services, request: Request) -> Response:
 def _respond(services: Services, request: Request) -> Response:
     form, now = form_of(request), services.clock.now()
     token = form.required("token")
-
-    def look(connection: Connection) -> tuple[Client, ActionClaims | None]:
-        caller = client_of(services, connection, request, form, now)
-        if not isinstance(caller, ResourceServer):
-            return caller, None
-        return caller, introspect(services, connection, token, caller, now)
-
-    caller, claims = (services.database.write if _uses_up_a_jti(form) else services.database.read)(look)
-    answer = _answer(claims)
-    if request.accept_mimetypes.best == MEDIA_TYPE and isinstance(caller, ResourceServer):
-        return _signed(services, answer, caller, now)
-    return json_answer(answer)
-
-
-def _uses_up_a_jti(form: Form) -> bool:
-    # A client_assertion's `jti` is written down; a secret needs no writing, and most resource servers send one.
-    return form.one("client_assertion") is not None
+    caller = client_of(services, credentials(form, request.headers), now)
+    if not isinstance(caller, ResourceServer):
+        return json_answer(_answer(None))
+    claims = services.database.read(lambda connection: introspect(services, connection, token, caller, now))
+    if request.accept_mimetypes.best == MEDIA_TYPE:
+        return _signed(services, _answer(claims), caller, now)
+    return json_answer(_answer(claims))
 
 
 def _answer(claims: ActionClaims | None) -> dict[str, object]:

@@ -47,7 +47,7 @@ def metadata(services: Services) -> dict[str, object]:
 
 def _needs(services: Services, name: str) -> bool:
     entry = services.vocabulary.catalogue.get(name)
-    return entry is None or bool(entry.needs & {"amount", "merchant", "datatypes"})
+    return entry is None or bool(entry.needs)
 
 
 def metadata_response(services: Services) -> Response:

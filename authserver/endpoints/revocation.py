@@ -7,6 +7,7 @@ from authserver.actors.client_authentication import Client
 from authserver.audit.events import Record
 from authserver.endpoints.answers import json_answer
 from authserver.endpoints.clients import client_of, form_of
+from authserver.endpoints.token import credentials
 from authserver.errors import Refusal
 from authserver.revoke import revoke_token
 from authserver.services import Services
@@ -18,14 +19,8 @@ def respond(services: Services, request: Request) -> Response:
     try:
         form = form_of(request)
         token = form.required("token")
-        caller: Client = services.database.write(
-            lambda connection: client_of(services, connection, request, form, now)
-        )
-        if not isinstance(caller, Agent):
-            raise Refusal(
-                "unauthorized_client", "only agents revoke tokens here", rule="revocation.not_an_agent"
-            )
-        revoke_token(services, token, caller, record, now)
+        caller = client_of(services, credentials(form, request.headers), now)
+        revoke_token(services, token, _agent(caller), record, now)
     except Refusal as refusal:
         if refusal.status < 500:
             failed = refusal

@@ -13,17 +13,26 @@ from authserver.schema import IdempotencyKey, table_of
 
 _TABLE = table_of(IdempotencyKey)
 _INSERT = _TABLE.insert().inline()
-_BY_KEY = select(_TABLE.c.request_hash, _TABLE.c.action_id).where(
+_BY_KEY = select(_TABLE.c.request_hash, _TABLE.c.action_id, _TABLE.c.answer).where(
     _TABLE.c.caller == bindparam("caller"), _TABLE.c.key == bindparam("key")
 )
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """A caller's key, and the SHA-256 of all that makes two requests the same."""
+
+    key: str
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Earlier:
-    """The action that an earlier request with the same key led to."""
+    """The action that an earlier request with the same key led to, and its answer where one is kept."""
 
     request_hash: bytes
     action_id: str
+    answer: str | None
 
 
 def parse_key(unverified: str | None) -> str | None:
@@ -39,31 +48,28 @@ def parse_key(unverified: str | None) -> str | None:
 
 def find(connection: Connection, caller: str, key: str) -> Earlier | None:
     """What this caller's key stood for. Keys of different callers are independent."""
-    row = connection.execute(
-        select(_TABLE.c.request_hash, _TABLE.c.action_id).where(
-            _TABLE.c.caller == caller, _TABLE.c.key == key
-        )
-    ).first()
-    return None if row is None else Earlier(row.request_hash, row.action_id)
+    row = connection.execute(_BY_KEY, {"caller": caller, "key": key}).first()
+    return None if row is None else Earlier(row.request_hash, row.action_id, row.answer)
 
 
 def remember(
     connection: Connection,
     caller: str,
-    key: str,
-    request_hash: bytes,
+    request: Request,
     *,
     root_id: str,
     action_id: str,
     expires_at: datetime,
+    answer: str | None = None,
 ) -> None:
     """Bind the key to the action, in the transaction that makes it. Raises `Conflict` where another was quicker."""
     row = {
         "caller": caller,
-        "key": key,
-        "request_hash": request_hash,
+        "key": request.key,
+        "request_hash": request.fingerprint,
         "root_id": root_id,
         "action_id": action_id,
+        "answer": answer,
         "expires_at": expires_at,
     }
     try:

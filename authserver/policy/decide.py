@@ -228,3 +228,12 @@ def _approval_due(chain: Sequence[Allowance], asked: Asked) -> str | None:
         elif rule.above is not None and amount is not None and amount.minor > rule.above.minor:
             return "approval.above"
     return None
+
+
+def merchant_violations(
+    chain: Sequence[DelegationDetails], action: ActionDetails, vocabulary: Vocabulary
+) -> tuple[Violation, ...]:
+    """Where the merchant of `action` is outside what a delegation of `chain` allows: judged anew at redemption."""
+    asked = Asked(action, vocabulary.catalogue.entries[action.action], vocabulary)
+    bounds = concatenated(*(_merchant_bounds(details.merchants) for details in chain))
+    return _tightest(violation for bound in bounds for violation in bound.check(asked))

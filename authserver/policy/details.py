@@ -121,6 +121,11 @@ def parse_authorization_details(unverified_text: str, vocabulary: Vocabulary) ->
         raise _refusal(error) from error
 
 
+def stored_action(text: str, vocabulary: Vocabulary) -> ActionDetails:
+    """Read an `agent_action` that this server wrote itself."""
+    return _action(strict_json.parse(text), vocabulary)
+
+
 def action_from_scope(unverified_scope: str, vocabulary: Vocabulary) -> ActionDetails:
     """Read `scope`: one action that needs no details. Raises `Refusal("invalid_scope")`."""
     entry = vocabulary.catalogue.get(unverified_scope)

@@ -74,7 +74,7 @@ def mint(claims: ActionClaims, keys: SigningKeys) -> str:
 
 
 def read_own(issuer: str, keys: SigningKeys) -> OwnTokens[str]:
-    """Reads this server's action tokens that have not expired: their `jti`; the row tells the rest."""
+    """Reads this server's action tokens: their `jti`; the row tells the rest."""
     return OwnTokens(issuer, TYPE, keys, _jti)
 
 

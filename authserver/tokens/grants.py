@@ -63,7 +63,7 @@ def read_own(issuer: str, keys: SigningKeys) -> OwnTokens[Grant]:
             raise jose.TokenRefused("token.aud")
         return _grant(token.claims)
 
-    return OwnTokens(issuer, TYPE, keys, parse, outlives_exp=True)
+    return OwnTokens(issuer, TYPE, keys, parse)
 
 
 def _grant(claims: Mapping[str, object]) -> Grant:

@@ -16,29 +16,22 @@ class OwnTokens(Generic[Facts]):
     """Reads this server's tokens of one `typ`; a text that was good is not verified again while its key stands."""
 
     def __init__(
-        self,
-        issuer: str,
-        typ: str,
-        keys: SigningKeys,
-        parse: Callable[[jose.UnverifiedToken], Facts],
-        *,
-        outlives_exp: bool = False,
+        self, issuer: str, typ: str, keys: SigningKeys, parse: Callable[[jose.UnverifiedToken], Facts]
     ) -> None:
-        """`parse` takes a token whose signature and issuer are good. `outlives_exp`: a row says when it ended."""
+        """`parse` takes a token whose signature and issuer are good."""
         self._issuer, self._typ, self._keys, self._parse = issuer, typ, keys, parse
-        self._outlives_exp = outlives_exp
         self._verified: jose.VerifiedTokens[Facts] = jose.VerifiedTokens(_REMEMBERED)
 
     def read(self, unverified: str, now: datetime) -> Facts:
-        """What the token says. Raises `jose.TokenRefused`."""
+        """What the token says, expired or not: its row tells when it ended. Raises `jose.TokenRefused`."""
         remembered = self._verified.recall(unverified, now)
         if remembered is not None:
             identity, facts = remembered
             if facts is not None and any(key.identity == identity for key in self._keys.published()):
                 return facts
-        return self._verify(unverified, now)
+        return self._verify(unverified)
 
-    def _verify(self, unverified: str, now: datetime) -> Facts:
+    def _verify(self, unverified: str) -> Facts:
         token = jose.read_compact(unverified)
         # RFC 8725 §3.11: the kind of token is part of what was signed.
         if token.header.typ != self._typ:
@@ -48,13 +41,5 @@ class OwnTokens(Generic[Facts]):
         if token.claims.get("iss") != self._issuer:
             raise jose.TokenRefused("token.iss")
         facts = self._parse(token)
-        self._verified.remember(unverified, key.identity, self._end(token, now), facts)
+        self._verified.remember(unverified, key.identity, _FAR, facts)
         return facts
-
-    def _end(self, token: jose.UnverifiedToken, now: datetime) -> datetime:
-        if self._outlives_exp:
-            return _FAR
-        expires_at = jose.numeric_date(token.claims, "exp")
-        if expires_at is None or now >= expires_at:
-            raise jose.TokenRefused("token.exp")
-        return expires_at

@@ -49,6 +49,7 @@ const provider = new Provider(settings.issuer, {
     },
   ],
   jwks: settings.signingKeys,
+  routes: { token: '/oauth/token', introspection: '/oauth/introspect' },
   clientDefaults: { id_token_signed_response_alg: 'ES256' },
   enabledJWA: { idTokenSigningAlgValues: ['ES256'] },
   extraTokenClaims: (ctx, token) => token.actor && { act: token.actor },

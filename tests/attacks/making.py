@@ -106,9 +106,7 @@ def claims_for(world: World, grant_id: str) -> dict[str, Any]:
     return claims.to_json()
 
 
-def grant_for(
-    world: World, grant_id: str, *, key: jose.SigningKey | None = None, **changes: object
-) -> str:
+def grant_for(world: World, grant_id: str, *, key: jose.SigningKey | None = None, **changes: object) -> str:
     """A grant that names a delegation: true and the server's own, unless another key or other claims are given."""
     signer = key or world.services.signing_keys.active()
     return jose.sign(claims_for(world, grant_id) | changes, key=signer, typ=grants.TYPE)

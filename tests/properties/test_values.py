@@ -202,7 +202,7 @@ def test_A60_windows_follow_one_another_without_gap_or_overlap(
 # --- decisions ----------------------------------------------------------------------------------------------------
 
 
-# Delegations are wide and requests modest, so that about half of all requests cross no limit and many cross just one.
+# Delegations are wide and requests modest, so that many requests cross no limit, or just one.
 
 
 def some(values: list[str], least: int = 1) -> st.SearchStrategy[list[str]]:

@@ -6,11 +6,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote_plus
 
 import pytest
 from joserfc.jwk import ECKey
+from sqlalchemy import Connection
 
 from authserver.actors import AlreadyRegistered, NotRegistered, agents, replay, resource_servers
 from authserver.actors.agents import Agent
@@ -118,11 +121,9 @@ def world(sqlite_url: str, tmp_path: Path) -> Iterator[World]:
             )
         )
     for agent in (AGENT, CI_AGENT, KEY_AGENT):
-        database.write(lambda connection, agent=agent: agents.create(connection, agent))  # type: ignore[misc]
+        database.write(partial(agents.create, agent=agent))
     for server in (SERVER, KEY_SERVER, SPIFFE_SERVER):
-        database.write(
-            lambda connection, server=server: resource_servers.create(connection, server)  # type: ignore[misc]
-        )
+        database.write(partial(resource_servers.create, server=server))
     yield World(database, tmp_path, TrustDomains(settings, issuer=ISSUER))
     database.dispose()
 
@@ -132,7 +133,7 @@ def basic(id: str, secret: str) -> str:
     return "Basic " + base64.b64encode(f"{quote_plus(id)}:{quote_plus(secret)}".encode()).decode()
 
 
-def own_assertion(client_id: str, key: ECKey = KEY, typ: str = "JWT", **claims: object) -> str:
+def own_assertion(client_id: str, *, key: ECKey = KEY, typ: str = "JWT", **claims: object) -> str:
     """A private_key_jwt assertion, but for the claims that are given; None leaves one out."""
     usual = {"iss": client_id, "sub": client_id, "aud": ISSUER, "jti": "j1", "iat": int(NOW.timestamp())}
     said = usual | {"exp": int(NOW.timestamp()) + 60} | claims
@@ -222,7 +223,7 @@ def test_two_ways_at_once_are_refused(world: World) -> None:
         {"client_assertion": "", "client_assertion_type": JWT_SPIFFE},
     ],
 )
-def test_without_proof_nobody_is_recognized(world: World, credentials: dict[str, str]) -> None:
+def test_without_proof_nobody_is_recognized(world: World, credentials: dict[str, Any]) -> None:
     refused = world.refusal(**credentials)
     assert (refused.error, refused.status, refused.headers) == ("invalid_client", 401, {})
 
@@ -280,7 +281,7 @@ def test_A24_a_client_id_that_is_not_the_callers_is_refused(world: World) -> Non
     ],
 )
 def test_A13_a_client_assertion_with_other_claims_is_refused(
-    world: World, claims: dict[str, object], rule: str
+    world: World, claims: dict[str, Any], rule: str
 ) -> None:
     text = own_assertion("keyed", **claims)
     refused = world.refusal(client_assertion_type=JWT_BEARER, client_assertion=text)
@@ -313,7 +314,8 @@ def test_A49_a_workload_assertion_is_used_once_where_the_domain_says_so(world: W
 
 
 def test_A49_of_many_at_once_one_is_recognized(world: World) -> None:
-    text, seen = own_assertion("keyed"), []
+    text = own_assertion("keyed")
+    seen: list[Client | str] = []
     gate = threading.Barrier(8)
 
     def ask() -> None:
@@ -340,10 +342,10 @@ def test_a_forged_client_assertion_uses_up_nothing(world: World) -> None:
 
 
 def test_a_disabled_client_is_refused(world: World) -> None:
-    def disable_all(connection: object) -> None:
+    def disable_all(connection: Connection) -> None:
         for client_id in ("buyer", "keyed"):
-            agents.disable(connection, client_id, NOW)  # type: ignore[arg-type]
-        resource_servers.disable(connection, "rs_1", NOW)  # type: ignore[arg-type]
+            agents.disable(connection, client_id, NOW)
+        resource_servers.disable(connection, "rs_1", NOW)
 
     text = world.workload("example.org", BUYER)
     assert world.authenticate(client_assertion_type=JWT_SPIFFE, client_assertion=text)
@@ -389,10 +391,8 @@ def test_agents_and_resource_servers_are_kept_as_they_are(database: Database) ->
     )
     assert found == SERVER
     for missing in ("https://shop.example/api/", "https://shop.example/%", "HTTPS://shop.example/api"):
-        assert (
-            database.read(lambda connection, m=missing: resource_servers.find_by_identifier(connection, m))
-            is None  # type: ignore[misc]
-        )
+        found = database.read(partial(resource_servers.find_by_identifier, identifier=missing))
+        assert found is None
 
 
 def test_a_name_that_is_taken_is_not_taken_again(database: Database) -> None:
@@ -400,7 +400,7 @@ def test_a_name_that_is_taken_is_not_taken_again(database: Database) -> None:
     database.write(lambda connection: resource_servers.create(connection, SPIFFE_SERVER))
     for agent in (replace(AGENT, subject="other"), replace(AGENT, client_id="other")):
         with pytest.raises(AlreadyRegistered):
-            database.write(lambda connection, agent=agent: agents.create(connection, agent))  # type: ignore[misc]
+            database.write(partial(agents.create, agent=agent))
     same = (
         replace(SPIFFE_SERVER, identifier="https://x.example", subject=None),
         replace(SPIFFE_SERVER, id="other", subject=None),
@@ -408,15 +408,15 @@ def test_a_name_that_is_taken_is_not_taken_again(database: Database) -> None:
     )
     for server in same:
         with pytest.raises(AlreadyRegistered):
-            database.write(lambda connection, s=server: resource_servers.create(connection, s))  # type: ignore[misc]
+            database.write(partial(resource_servers.create, server=server))
 
 
 def test_the_first_time_of_disabling_counts(database: Database) -> None:
     database.write(lambda connection: agents.create(connection, AGENT))
     database.write(lambda connection: resource_servers.create(connection, SERVER))
     for now in (NOW, NOW + timedelta(hours=1)):
-        database.write(lambda connection, now=now: agents.disable(connection, "buyer", now))  # type: ignore[misc]
-        database.write(lambda connection, now=now: resource_servers.disable(connection, "rs_1", now))  # type: ignore[misc]
+        database.write(partial(agents.disable, client_id="buyer", now=now))
+        database.write(partial(resource_servers.disable, id="rs_1", now=now))
     agent = database.read(lambda connection: agents.find(connection, "buyer"))
     server = database.read(lambda connection: resource_servers.find(connection, "rs_1"))
     assert (agent and agent.disabled_at) == (server and server.disabled_at) == NOW

@@ -1,0 +1,202 @@
+"""A server of ours as its users run it, with agents, a shop, delegations and requests prepared for it.
+
+`python -m bench.world grants` is the part that runs with the server's configuration: it records delegations in bulk
+through the library functions behind `manage.py delegations create`, and prints their grants.
+"""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
+from itertools import cycle, islice
+from pathlib import Path
+from urllib.parse import urlencode
+
+from joserfc.jwk import ECKey
+
+from bench.databases import Store
+from bench.exchanges import DOMAIN, SHOP, assertion, delegation, exchange_request, subject_of
+from bench.load import http_request
+from bench.peer_server import basic
+from bench.processes import Running, free_port, serving
+
+ROOT = Path(__file__).resolve().parent.parent
+AGENTS = 50
+_LIFE = timedelta(days=30)
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A configured server that is not running yet. `grants` are those of delegations, agent by agent in turn."""
+
+    folder: Path
+    store: Store
+    port: int
+    environment: Mapping[str, str]
+    shop: tuple[str, str]
+    grants: tuple[str, ...]
+
+    @property
+    def issuer(self) -> str:
+        """The issuer, which is where the server listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def serve(self, *options: str) -> AbstractContextManager[Running]:
+        """Run it by `manage.py serve` with its defaults."""
+        command = [sys.executable, "manage.py", "serve", "--port", str(self.port), *options]
+        return self.run(command, "authserver")
+
+    def run(self, command: Sequence[str], name: str) -> AbstractContextManager[Running]:
+        """Run it by another command line."""
+        return serving(name, command, self.port, self.folder, environment=self.environment, directory=ROOT)
+
+    def new_exchanges(self) -> tuple[bytes, ...]:
+        """One exchange for each grant, each with an assertion that nobody has seen."""
+        key, issuer = self._domain_key(), self.issuer
+        agents = cycle(range(AGENTS))
+        return tuple(
+            exchange_request(grant, assertion(key, subject_of(agent), issuer))
+            for grant, agent in zip(self.grants, agents, strict=False)
+        )
+
+    def reused_exchanges(self, grants: int = 200) -> tuple[bytes, ...]:
+        """The exchanges of agents that present one assertion and a few grants again and again."""
+        key, issuer = self._domain_key(), self.issuer
+        assertions = [assertion(key, subject_of(agent), issuer) for agent in range(AGENTS)]
+        return tuple(
+            exchange_request(grant, actor)
+            for grant, actor in zip(self.grants[:grants], cycle(assertions), strict=False)
+        )
+
+    def introspections(self, exchanges: Sequence[bytes]) -> tuple[bytes, ...]:
+        """Introspections of fresh tokens, got from the running server by these exchanges."""
+        return tuple(
+            http_request("/oauth/introspect", urlencode({"token": token}).encode(), [basic(*self.shop)])
+            for token in self._tokens(exchanges)
+        )
+
+    def _tokens(self, exchanges: Sequence[bytes]) -> list[str]:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+        tokens = []
+        for request in exchanges:
+            form = request.partition(b"\r\n\r\n")[2]
+            headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            connection.request("POST", "/oauth/token", form, headers)
+            tokens.append(json.loads(connection.getresponse().read())["access_token"])
+        connection.close()
+        return tokens
+
+    def _domain_key(self) -> ECKey:
+        return ECKey.import_key((self.folder / "domain" / "private_key.pem").read_bytes())
+
+
+def build(folder: Path, store: Store, delegations: int) -> World:
+    """Configure a server in a folder by its own command line and give it this many delegations."""
+    port = free_port()
+    file = folder / "authserver.toml"
+    environment = {"AUTHSERVER_CONFIG": str(file)}
+    domain = ["workload", "create-domain", DOMAIN, "--kind", "spiffe", "--directory", str(folder / "domain")]
+    block = _manage(domain, {})
+    file.write_text(
+        f'[server]\nissuer = "http://127.0.0.1:{port}"\n[database]\nurl = "{store.url}"\n'
+        f'[keys]\nencryption_key_file = "encryption.key"\n[log]\nlevel = "warning"\n{block}',
+        encoding="utf-8",
+    )
+    _manage(["migrate"], environment)
+    shop = json.loads(_manage(["resource-servers", "create", "--identifier", SHOP], environment))
+    grants = _grants(environment, delegations)
+    return World(folder, store, port, environment, (shop["id"], shop["client_secret"]), grants)
+
+
+def _manage(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
+    return _run([sys.executable, "manage.py", *arguments], environment).decode()
+
+
+def _grants(environment: Mapping[str, str], count: int) -> tuple[str, ...]:
+    output = _run([sys.executable, "-m", "bench.world", str(count)], environment)
+    grants: tuple[str, ...] = pickle.loads(output)
+    return grants
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> bytes:
+    ran = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, timeout=900, check=False
+    )
+    if ran.returncode:
+        raise RuntimeError(f"{' '.join(command[1:4])} failed: {ran.stderr.decode(errors='replace')[-2000:]}")
+    return ran.stdout
+
+
+# --- inside the configured server's own process -------------------------------------------------------------------
+
+
+def record(count: int) -> tuple[str, ...]:
+    """Register the agents and a user, and record `count` delegations in the configured database; gives their grants."""
+    from sqlalchemy import Connection
+
+    from authserver import register
+    from authserver.accounts.users import NewUser
+    from authserver.clock import SystemClock
+    from authserver.config import load_settings
+    from authserver.delegations import records
+    from authserver.delegations.records import NewDelegation
+    from authserver.policy.details import parse_delegation
+    from authserver.services import open_services
+    from authserver.tokens import grants
+    from authserver.tokens.grants import GrantClaims
+
+    services = open_services(load_settings(), SystemClock())
+    now = datetime.now(UTC).replace(microsecond=0)
+    expires = (now + _LIFE).isoformat().replace("+00:00", "Z")
+    details = parse_delegation(delegation(expires), services.vocabulary)
+
+    def register_all(connection: Connection) -> str:
+        for agent in range(AGENTS):
+            members = {"client_id": f"agent-{agent}", "trust_domain": DOMAIN, "subject": subject_of(agent)}
+            register.create_agent(connection, register.parse_agent(members, services, now), "bench")
+        person = NewUser("alice", "Alice Example")
+        return register.create_user(connection, person, services.issuer, "bench", now).user_id
+
+    user_id = services.database.write(register_all)
+
+    def signed(client_id: str, agent: int, delegation_id: str) -> str:
+        claims = GrantClaims(
+            issuer=services.issuer,
+            subject=services.pairwise.user(user_id, client_id),
+            client_id=client_id,
+            may_act=services.actor(DOMAIN, subject_of(agent)),
+            grant_id=delegation_id,
+            issued_at=now,
+            expires_at=details.expires,
+            authorization_details=details.to_json(),
+        )
+        return grants.sign(claims, services.signing_keys)
+
+    agents = list(islice(cycle(range(AGENTS)), count))
+    made: list[str] = []
+    for start in range(0, count, _BATCH):
+        batch = agents[start : start + _BATCH]
+
+        def record_batch(connection: Connection, batch: list[int] = batch) -> list[str]:
+            new = [NewDelegation(user_id, f"agent-{agent}", details, now, "bench") for agent in batch]
+            return [records.create(connection, one, services.stored, now) for one in new]
+
+        made.extend(services.database.write(record_batch))
+    usable = zip(agents, made, strict=True)
+    # More than these are never presented; signing a million grants would only take time.
+    return tuple(signed(f"agent-{agent}", agent, id) for agent, id in islice(usable, 40_000))
+
+
+if __name__ == "__main__":
+    started = time.monotonic()
+    result = record(int(sys.argv[1]))
+    sys.stdout.buffer.write(pickle.dumps(result))
+    print(f"{len(result)} grants in {time.monotonic() - started:.1f} s", file=sys.stderr)

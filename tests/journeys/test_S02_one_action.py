@@ -1,0 +1,38 @@
+"""S2: browsing apart from purchasing, purchasing apart from payment, refund and export: one action a token."""
+
+import pytest
+
+from authserver.resource_server import NotAllowed
+from tests.journeys.kits import agent_of, refusal, verified
+from tests.world import World
+
+OTHERS = (
+    "order.checkout",
+    "payment.finalize",
+    "refund.initiate",
+    "order.change_address",
+    "profile.read",
+    "personal_data.export",
+)
+
+
+def test_S2_a_token_for_browsing_does_nothing_else(world: World) -> None:
+    browse = world.action(actions=["catalog.search"], amount=None, merchant=None)
+    token = verified(world, agent_of(world).exchange(world.granted().grant, browse))
+    token.require("catalog.search")
+    for other in OTHERS:
+        with pytest.raises(NotAllowed):
+            token.require(other)
+
+
+@pytest.mark.parametrize("action", ["payment.finalize", "refund.initiate"])
+def test_S2_who_may_order_may_not_therefore_pay_or_refund(sqlite_world: World, action: str) -> None:
+    granted = sqlite_world.granted(actions=["catalog.search", "order.checkout"])
+    asked = sqlite_world.action(actions=[action], reference="order-1")
+    crossed = refusal(agent_of(sqlite_world), granted.grant, asked)
+    assert crossed["actions"] == (action, ["catalog.search", "order.checkout"])
+
+
+def test_S2_two_actions_in_one_token_are_refused(sqlite_world: World) -> None:
+    both = sqlite_world.action(actions=["order.checkout", "payment.finalize"])
+    assert refusal(agent_of(sqlite_world), sqlite_world.granted().grant, both) == {}
