@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from authserver import dpop, jose
 from authserver.actors import agents, replay, resource_servers
 from authserver.actors.agents import Agent
-from authserver.actors.client_authentication import ClientCredentials, authenticate
+from authserver.actors.client_authentication import ClientCredentials, authenticate, failed
 from authserver.actors.resource_servers import ResourceServer
 from authserver.actors.trust_domains import Workload
 from authserver.audit.events import Record
@@ -210,9 +210,7 @@ class _Exchange:
                 token_endpoint=self.services.token_endpoint,
             )
             if not isinstance(client, Agent) or client.client_id != agent.client_id:
-                raise Refusal(
-                    "invalid_client", "the client is not the actor", rule="client.other_agent", status=401
-                )
+                raise failed("client.other_agent", credentials, self.services.issuer)
         if credentials.client_id not in (None, agent.client_id):
             raise Refusal("invalid_request", "client_id is not the actor", rule="client.other_agent")
 

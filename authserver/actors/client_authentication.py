@@ -82,13 +82,14 @@ def authenticate(
             client = _by_assertion(connection, credentials, trust_domains, now, issuer, token_endpoint)
         _check_standing(client, credentials.client_id)
     except TokenRefused as refused:
-        raise _failed(refused.reason, credentials, issuer) from refused
+        raise failed(refused.reason, credentials, issuer) from refused
     except replay.Replayed as replayed:
-        raise _failed("client.replayed", credentials, issuer) from replayed
+        raise failed("client.replayed", credentials, issuer) from replayed
     return client
 
 
-def _failed(rule: str, credentials: ClientCredentials, issuer: str) -> Refusal:
+def failed(rule: str, credentials: ClientCredentials, issuer: str) -> Refusal:
+    """The one answer to whoever is not the client it says, whatever the reason; `rule` is for the audit."""
     # RFC 6749 §5.2: whoever tried the Authorization header is told the scheme that it takes.
     headers = {} if credentials.authorization is None else {"WWW-Authenticate": f'Basic realm="{issuer}"'}
     return Refusal("invalid_client", "client authentication failed", rule=rule, status=401, headers=headers)

@@ -55,12 +55,9 @@ def read_form(request: Request) -> Form:
         raise _malformed("the body must be UTF-8", "form.charset", 415)
     body = read_body(request)
     try:
+        # A name without `=` is a parameter without a value, too (RFC 6749 §3.2): it is no reason to refuse.
         pairs = parse_qsl(
-            body.decode("ascii"),
-            keep_blank_values=True,
-            strict_parsing=bool(body),
-            max_num_fields=_MAX_PARAMETERS,
-            errors="strict",
+            body.decode("ascii"), keep_blank_values=True, max_num_fields=_MAX_PARAMETERS, errors="strict"
         )
     except ValueError as error:
         raise _malformed("the body is not a well-formed form in UTF-8", "form.malformed") from error
