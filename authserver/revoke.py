@@ -142,7 +142,9 @@ def _void_one(
             "invalid_request", "not a token of this client", rule="revocation.unknown_token", status=200
         )
     record.action_id, record.delegation_id = action.id, action.delegation_id
-    release(connection, action, "void", services.stored, now)
+    # What a resource server has authorized is no longer the agent's to take back (contract §7).
+    if action.state == "reserved":
+        release(connection, action, "void", services.stored, now)
     record.permitted(connection, now)
 
 

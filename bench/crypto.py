@@ -14,7 +14,12 @@ from joserfc.jwk import ECKey
 from bench.processes import CORES, SERVER_CORE
 
 _ALGORITHM = ec.ECDSA(SHA256())
-_CLAIMS = {"iss": "https://issuer.example", "sub": "x" * 60, "aud": "https://shop.example/api", "exp": 2_000_000_000}
+_CLAIMS = {
+    "iss": "https://issuer.example",
+    "sub": "x" * 60,
+    "aud": "https://shop.example/api",
+    "exp": 2_000_000_000,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,9 +62,26 @@ def postgresql(seconds: int = 900) -> Iterator[Store]:
     try:
         if os.geteuid() == 0:
             shutil.chown(folder, "postgres")
-        initdb = [str(programs / "initdb"), "-A", "trust", "-U", "postgres", "-E", "UTF8", str(folder / "data")]
+        initdb = [
+            str(programs / "initdb"),
+            "-A",
+            "trust",
+            "-U",
+            "postgres",
+            "-E",
+            "UTF8",
+            str(folder / "data"),
+        ]
         subprocess.run(_as_owner(initdb), check=True, stdout=log, stderr=log, cwd="/")
-        postgres = [str(programs / "postgres"), "-D", str(folder / "data"), "-p", str(port), "-k", str(folder)]
+        postgres = [
+            str(programs / "postgres"),
+            "-D",
+            str(folder / "data"),
+            "-p",
+            str(port),
+            "-k",
+            str(folder),
+        ]
         pinned = ["timeout", "-s", "INT", "-k", "5", str(seconds), "taskset", "-c", str(CLIENT_CORE)]
         process = subprocess.Popen([*pinned, *_as_owner(postgres)], stdout=log, stderr=log, cwd="/")
         try:

@@ -97,7 +97,7 @@ def drive(
     again: bool = True,
     status: bytes = b"200",
 ) -> Outcome:
-    """Send requests to a server for some seconds from the other core. With `again` they start over when all were sent."""
+    """Send requests to a server for some seconds from the other core; `again` starts over when all were sent."""
     watched = tuple(family(server.pid))
     plan = Plan(server.port, tuple(requests), expected, status, connections, warm_up, seconds, again, watched)
     with tempfile.NamedTemporaryFile(suffix=".plan") as file:

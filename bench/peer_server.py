@@ -39,7 +39,9 @@ def why_missing() -> str | None:
     if not shutil.which("node") or not shutil.which("npm"):
         return "node and npm are not installed"
     if not (FOLDER / "node_modules" / "oidc-provider").is_dir():
-        ran = subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=FOLDER, capture_output=True, timeout=180)
+        ran = subprocess.run(
+            ["npm", "ci", "--no-audit", "--no-fund"], cwd=FOLDER, capture_output=True, timeout=180
+        )
         if ran.returncode:
             return f"npm ci failed: {ran.stderr.decode(errors='replace').strip()[-300:]}"
     return None
@@ -67,7 +69,9 @@ def running(folder: Path, distinct: int) -> Iterator[Peer]:
     environment = {"NODE_ENV": "production", "UV_THREADPOOL_SIZE": "1"}
     with serving("peer", command, port, folder, environment=environment, directory=FOLDER) as server:
         exchanges = tuple(
-            exchange_request(_grant(subjects, issuer), assertion(actors, subject_of(1), issuer), client_id=_AGENT)
+            exchange_request(
+                _grant(subjects, issuer), assertion(actors, subject_of(1), issuer), client_id=_AGENT
+            )
             for _ in range(distinct)
         )
         yield Peer(server, exchanges, tuple(_introspection(_opaque_token(port)) for _ in range(100)))

@@ -18,7 +18,7 @@ SERVER_CORE = CORES[0]
 CLIENT_CORE = CORES[-1]
 
 
-class DidNotStart(Exception):  # noqa: N818  # says what happened
+class DidNotStart(Exception):
     """A server ended or stayed silent; the message has the end of what it wrote."""
 
 
@@ -99,11 +99,15 @@ def free_port() -> int:
 
 def family(pid: int) -> list[int]:
     """A process and all its descendants that are alive."""
-    parents = {child: _parent(child) for child in map(int, filter(str.isdigit, os.listdir("/proc")))}
+    parents = {child: _parent(child) for child in _processes()}
     members = [pid]
     for member in members:
         members.extend(child for child, parent in parents.items() if parent == member)
     return members
+
+
+def _processes() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
 def core_busy_seconds(core: int) -> float:

@@ -1,4 +1,4 @@
-"""Threat A124: slow headers, slow bodies, idle connections and huge headers. Others must still be served, within bounds.
+"""Threat A124: slow headers, slow bodies, idle connections, huge headers. Others must be served, within bounds.
 
 Each attack holds its connections open against a server while eight honest ones go on; it says how those fared and
 after how long the server closed what held it.
@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from bench.load import Outcome, drive
 from bench.processes import Running
 
-_HEAD = b"POST /oauth/token HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+_HEAD = (
+    b"POST /oauth/token HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+)
 _BODY_BEGUN = _HEAD + b"Content-Length: 2500\r\n\r\nsubject_token="
 _HUGE = _HEAD + b"".join(b"X-Filler-%d: %s\r\n" % (number, b"a" * 4000) for number in range(1000))
 
@@ -48,6 +50,12 @@ class Endured:
     last_closed_after: float
     memory_before: int
     memory_after: int
+
+    def in_words(self) -> str:
+        """One line for the report."""
+        served = f"others {self.others.per_second:,.0f} /s, p99 {self.others.p99:.0f} ms, {self.others.errors} errors"
+        ended = f"{self.closed:.0%} closed, the last after {self.last_closed_after:.0f} s"
+        return f"{served}; {ended}; {self.memory_before >> 20} → {self.memory_after >> 20} MiB"
 
 
 @dataclass(slots=True)

@@ -35,33 +35,24 @@ def stage(folder: Path, say: Narrator) -> Iterator[Story]:
     operator = Operator(folder, folder / "authserver.toml")
     write_config(operator.config, issuer)
     world = populate(operator, shop=f"{shop_url}/api")
-    port = issuer.rpartition(":")[2]
+    if world is None:
+        raise VerbFailed("the new database has somebody in it already")
+    serve = [sys.executable, "manage.py", "serve", "--port", issuer.rpartition(":")[2]]
+    shop = [sys.executable, "-m", "examples.shop", "--issuer", issuer, "--port", shop_url.rpartition(":")[2]]
+    shop_knows = {"SHOP_SECRET": world.shop.secret}
     with (
-        running(
-            [sys.executable, "manage.py", "serve", "--port", port],
-            ready=f"{issuer}/readyz",
-            log=folder / "server.log",
-            environment=operator.environment,
-            folder=ROOT,
-        ),
-        running(
-            [
-                *(sys.executable, "-m", "examples.shop", "--issuer", issuer),
-                *("--port", shop_url.rpartition(":")[2], "--id", world.shop.id),
-            ],
-            ready=f"{shop_url}/healthz",
-            log=folder / "shop.log",
-            environment={"SHOP_SECRET": world.shop.secret},
-            folder=ROOT,
-        ),
-        httpx.Client(base_url=shop_url) as shop,
+        running(serve, operator.environment, ROOT, folder / "server.log") as server,
+        running([*shop, "--id", world.shop.id], shop_knows, ROOT, folder / "shop.log") as shop_server,
+        httpx.Client(base_url=shop_url) as customer,
     ):
+        server.wait_until_ready(f"{issuer}/readyz")
+        shop_server.wait_until_ready(f"{shop_url}/healthz")
         yield Story(
             say=say,
             operator=operator,
             world=world,
-            helper=Agent("Basket Helper", client_of(HELPER, issuer, operator), shop),
-            scout=Agent("Price Scout", client_of(SCOUT, issuer, operator), shop),
+            helper=Agent("Basket Helper", client_of(HELPER, issuer, operator), customer),
+            scout=Agent("Price Scout", client_of(SCOUT, issuer, operator), customer),
             server=Introspection(issuer, world.shop.identifier, world.shop.id, world.shop.secret),
         )
 

@@ -1,16 +1,17 @@
 """How the demonstration speaks: chapters, who asks for what, what was said, and why, in plain words."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rich.console import Console
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from authserver.errors import Violation
 from authserver.values import MerchantCategory
 
 _WIDEST = 100
-_LABEL = 8
+_INDENT = (0, 0, 0, 3)
 
 
 class Narrator:
@@ -31,7 +32,7 @@ class Narrator:
         """Names, and who they are."""
         self._console.print()
         for name, description in who.items():
-            self._console.print(Padding(Text(f"{name:<16}", "bold") + Text(description), (0, 0, 0, 3)))
+            self._row((16, Text(name, "bold")), Text(description))
 
     def chapter(self, text: str) -> None:
         """A new step of the story."""
@@ -41,7 +42,7 @@ class Narrator:
 
     def tell(self, text: str) -> None:
         """A few plain sentences."""
-        self._console.print(Padding(Text(text), (0, 0, 0, 3)))
+        self._console.print(Padding(Text(text), _INDENT, expand=False))
 
     def asks(self, who: str, what: str) -> None:
         """Somebody asks for something."""
@@ -78,12 +79,22 @@ class Narrator:
         self._console.print(shown, markup=False)
 
     def _line(self, label: str, text: str, colour: str) -> None:
-        line = Text(f"{label:<{_LABEL}}", f"bold {colour}" if label else "default")
-        self._console.print(Padding(line + Text(text), (0, 0, 0, 3)), soft_wrap=False)
+        self._row((6, Text(label, f"bold {colour}")), Text(text))
+
+    def _row(self, label: tuple[int, Text], text: Text) -> None:
+        # A grid, so that what does not fit on a line goes on below itself.
+        width, label_text = label
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(width=width)
+        grid.add_column(overflow="fold")
+        grid.add_row(label_text, text)
+        self._console.print(Padding(grid, _INDENT, expand=False))
 
 
 def euros(amount: object) -> str:
     """`"42.50"` or `{"currency": "EUR", "value": "42.50"}` as people write it."""
+    if amount is None:
+        return "nothing"
     return f"€{amount['value']}" if isinstance(amount, dict) else f"€{amount}"
 
 
@@ -98,15 +109,22 @@ def in_words(violation: Violation) -> str:
 
 
 def _class(code: object) -> str:
-    return f"class {code}, {MerchantCategory.parse(code).title}"
+    return f"class {code} ({MerchantCategory.parse(code).title})"
 
 
-def _only(value: object) -> str:
-    return f"only {_listed(value)} is allowed" if value else "nothing of that kind is allowed"
+def _only(allowed: object) -> str:
+    names = (
+        list(map(str, allowed))
+        if isinstance(allowed, Sequence) and not isinstance(allowed, str)
+        else [allowed]
+    )
+    if not names:
+        return "and none is allowed"
+    return f"and only {_listed(names)} {'is' if len(names) == 1 else 'are'} allowed"
 
 
 def _listed(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _at_a_time(violation: Violation) -> str:
@@ -116,12 +134,13 @@ def _at_a_time(violation: Violation) -> str:
 
 
 _WORDS: dict[str, Callable[[Violation], str]] = {
-    "actions": lambda v: f"{v.requested}: {_only(v.allowed)}",
+    "actions": lambda v: f"{v.requested}, {_only(v.allowed)}",
     "amount": lambda v: f"{euros(v.requested)} is due, and the token is for {euros(v.allowed)}",
+    "reference": lambda v: f"it is about {v.requested}, and the token is for {v.allowed or 'no order'}",
     "limits.per_action": _at_a_time,
     "limits.total": lambda v: f"{euros(v.requested)} is more than {euros(v.allowed)}, all that is left",
-    "merchants.categories": lambda v: f"{_class(v.requested)}: {_only(v.allowed)}",
-    "merchants.countries": lambda v: f"a seller in {v.requested}: {_only(v.allowed)}",
-    "datatypes": lambda v: f"{_listed(v.requested)}: {_only(v.allowed)}",
+    "merchants.categories": lambda v: f"{_class(v.requested)}, {_only(v.allowed)}",
+    "merchants.countries": lambda v: f"a seller in {v.requested}, {_only(v.allowed)}",
+    "datatypes": lambda v: f"{_listed(v.requested)}, {_only(v.allowed)}",
     "approval": lambda _: "Ada wants to be asked first",
 }

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -32,19 +33,30 @@ def is_free(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program that was started; `log` has what it writes, unless that goes to the terminal."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path | None
+
+    def wait_until_ready(self, url: str) -> None:
+        """Until `url` answers 200. Raises `DidNotStart`."""
+        deadline = time.monotonic() + _READY_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(url, timeout=5).status_code == 200:
+                    return
+            time.sleep(0.02)
+        written = self.log.read_text(errors="replace")[-2000:] if self.log else ""
+        raise DidNotStart(f"{url} does not answer\n{written}")
+
+
 @contextlib.contextmanager
 def running(
-    command: Sequence[str],
-    *,
-    ready: str,
-    environment: Mapping[str, str],
-    folder: Path,
-    log: Path | None = None,
-) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start `command` in `folder` and wait until the URL `ready` answers 200; end it, and what it started, at the end.
-
-    What it writes goes to `log`, or to the terminal. Raises `DidNotStart`.
-    """
+    command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path | None = None
+) -> Iterator[Program]:
+    """Start `command` in `folder`; end it, and what it started, at the end of the block, however that comes."""
     with contextlib.ExitStack() as closing:
         output = closing.enter_context(log.open("wb")) if log else None
         process = subprocess.Popen(  # noqa: S603  # our own programs, no shell
@@ -57,21 +69,9 @@ def running(
             start_new_session=True,  # so that it and its workers can be ended together, and nothing else
         )
     try:
-        _wait_until_ready(process, ready, log)
-        yield process
+        yield Program(process, log)
     finally:
         _end(process)
-
-
-def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path | None) -> None:
-    deadline = time.monotonic() + _READY_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(url, timeout=5).status_code == 200:
-                return
-        time.sleep(0.02)
-    written = log.read_text(errors="replace")[-2000:] if log else ""
-    raise DidNotStart(f"{url} does not answer\n{written}")
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -78,40 +78,30 @@ def _prepare_and_serve(settings: Settings) -> None:
 def _world(operator: Operator, settings: Settings) -> World:
     """Everybody who is registered: as kept, or made now."""
     database = make_url(settings.database.url.get_secret_value()).render_as_string(hide_password=True)
-    if KEPT.exists():
-        kept = json.loads(KEPT.read_text(encoding="utf-8"))
-        if kept["database"] == database:
-            operator.run("migrate")
-            return World(Registered(**kept["shop"]), Registered(**kept["market"]))
     world = populate(operator, f"{SHOP_URL}/api")
-    _write_private(KEPT, json.dumps({"database": database} | asdict(world), indent=2))
-    return world
+    if world is not None:
+        _write_private(KEPT, json.dumps({"database": database} | asdict(world), indent=2))
+        return world
+    kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
+    if kept.get("database") != database:
+        raise VerbFailed(
+            f"{database} has the demonstration data, and {KEPT} has not the secrets that go with them"
+        )
+    return World(Registered(**kept["shop"]), Registered(**kept["market"]))
 
 
 def _serve(settings: Settings, operator: Operator, world: World) -> None:
-    python, issuer = sys.executable, settings.server.issuer
+    issuer, with_shop = settings.server.issuer, is_free(SHOP_PORT)
+    shop = [sys.executable, "-m", "examples.shop", "--issuer", issuer, "--port", str(SHOP_PORT)]
+    shop_knows = {"SHOP_SECRET": world.shop.secret}
     with ExitStack() as both:
-        server = both.enter_context(
-            running(
-                [python, "manage.py", "serve"],
-                ready=f"http://127.0.0.1:{settings.server.port}/readyz",
-                environment=operator.environment,
-                folder=ROOT,
-            )
-        )
-        with_shop = is_free(SHOP_PORT)
+        serve = [sys.executable, "manage.py", "serve"]
+        server = both.enter_context(running(serve, operator.environment, ROOT))
         if with_shop:
-            command = [python, "-m", "examples.shop", "--issuer", issuer, "--port", str(SHOP_PORT)]
-            both.enter_context(
-                running(
-                    [*command, "--id", world.shop.id],
-                    ready=f"{SHOP_URL}/healthz",
-                    environment={"SHOP_SECRET": world.shop.secret},
-                    folder=ROOT,
-                )
-            )
+            both.enter_context(running([*shop, "--id", world.shop.id], shop_knows, ROOT))
+        server.wait_until_ready(f"http://127.0.0.1:{settings.server.port}/readyz")
         print(_welcome(issuer, with_shop=with_shop), flush=True)
-        server.wait()
+        server.process.wait()
 
 
 def _welcome(issuer: str, *, with_shop: bool) -> str:

@@ -104,7 +104,7 @@ class Shop:
         self.verifier.verify(unverified_token)  # what is forged or expired costs the server no request
         token = self.introspection.introspect(unverified_token)
         if token is None:
-            raise InvalidToken("the token has ended")
+            raise InvalidToken("token.ended")
         return token
 
     @staticmethod
@@ -140,11 +140,11 @@ def create_shop(verifier: Verifier, introspection: Introspection) -> Flask:
 
 
 def _rejected(error: TokenRejected) -> Response:
-    response = _problem(error.error, error.reason)
+    response = _problem(error.error, error.description)
     if isinstance(error, NotAllowed):
         response = jsonify(
             error=error.error,
-            error_description=error.reason,
+            error_description=error.description,
             violations=[violation.to_json() for violation in error.violations],
         )
     response.status_code = error.status

@@ -167,7 +167,7 @@ class Story:
         )
         again = self.helper.gets(self.consent.grant, payment, key)
         expect(again.action_id == first.action_id, "the retry is another action", (first, again))
-        self.say.yes("the same token once more; nothing is held twice, as the budget below shows")
+        self.say.yes("the same action, not a second one: nothing is held twice, as the budget below shows")
         paid = self.helper.shows(again, "POST", f"/api/orders/{order}/payment", 200)
         self.say.shop(f"{euros(paid['charged'])} paid", accepted=True)
 
@@ -250,9 +250,7 @@ class Story:
         self.say.chapter("A token ends by itself")
         left = max(0.0, (self.scout_ends - datetime.now(UTC)).total_seconds())
         if left:
-            self.say.tell(
-                f"Price Scout's {SCOUT_LASTS.seconds} seconds are over in {left:.0f}; waiting for it."
-            )
+            self.say.tell(f"Price Scout's {SCOUT_LASTS.seconds} seconds are over in {left:.0f}; waiting.")
         time.sleep(left)
         self.say.asks("Price Scout", "search once more, with the token from above")
         self._rejected(self.scout.shows(self.found, "GET", "/api/products?search=oat", 401))

@@ -12,12 +12,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from authserver.actors.workload_files import create_domain
+
 ROOT = Path(__file__).resolve().parent.parent
 DOMAIN = "example.org"
 HELPER = "basket-helper"
 SCOUT = "price-scout"
 MARKET = "https://market.example/api"
 FOODS = {"id": "m_123", "category": "5411", "country": "NL", "name": "Example Foods"}
+
+
+def workload(agent: str) -> str:
+    """The SPIFFE ID of an agent's workload."""
+    return f"spiffe://{DOMAIN}/agent/{agent}"
 
 
 class VerbFailed(Exception):
@@ -113,36 +120,55 @@ algorithms = ["ES256"]
     )
 
 
-def workload(agent: str) -> str:
-    """The SPIFFE ID of an agent's workload."""
-    return f"spiffe://{DOMAIN}/agent/{agent}"
-
-
-def populate(operator: Operator, shop: str) -> World:
+def populate(operator: Operator, shop: str) -> World | None:
     """Make the schema, the trust domain, and everybody in it; `shop` is the identifier of Example Foods.
 
-    Raises `VerbFailed`, also where some of it is there already.
+    Done again it changes nothing, and answers None where the resource servers were there: their secrets are told once.
+    Raises `VerbFailed`.
     """
     if not operator.domain.exists():
-        operator.run(
-            "workload", "create-domain", DOMAIN, "--kind", "spiffe", "--directory", str(operator.domain)
-        )
+        create_domain(DOMAIN, "spiffe", operator.domain)
     operator.run("migrate")
-    operator.run("users", "create", "--username", "ada", "--name", "Ada")
-    for agent, name in ((HELPER, "Basket Helper"), (SCOUT, "Price Scout")):
-        operator.run(
-            *("agents", "create", "--client-id", agent, "--name", name),
-            *("--trust-domain", DOMAIN, "--subject", workload(agent)),
-        )
+    people = operator.folder / "people.toml"
+    people.write_text(_PEOPLE.format(shop=shop), encoding="utf-8")
+    created = {
+        one.get("identifier"): one for one in operator.record("apply", "--json", str(people))["created"]
+    }
+    if not {shop, MARKET} <= created.keys():
+        return None
     return World(
-        shop=_register(operator, shop, "Example Foods", "--merchant", json.dumps(FOODS)),
-        market=_register(operator, MARKET, "Example Market"),
+        *(Registered(created[name]["id"], name, created[name]["client_secret"]) for name in (shop, MARKET))
     )
 
 
-def _register(operator: Operator, identifier: str, name: str, *more: str) -> Registered:
-    made = operator.record("resource-servers", "create", "--identifier", identifier, "--name", name, *more)
-    return Registered(made["id"], identifier, made["client_secret"])
+_PEOPLE = f"""# Who takes part in the demonstration: python manage.py apply FILE
+[[users]]
+username = "ada"
+name = "Ada"
+
+[[agents]]
+client_id = "{HELPER}"
+name = "Basket Helper"
+trust_domain = "{DOMAIN}"
+subject = "{workload(HELPER)}"
+
+[[agents]]
+client_id = "{SCOUT}"
+name = "Price Scout"
+trust_domain = "{DOMAIN}"
+subject = "{workload(SCOUT)}"
+
+# One merchant, whose facts are on record.
+[[resource_servers]]
+identifier = "{{shop}}"
+name = "Example Foods"
+merchant = {{{{ {", ".join(f'{name} = "{value}"' for name, value in FOODS.items())} }}}}
+
+# A platform where many sell.
+[[resource_servers]]
+identifier = "{MARKET}"
+name = "Example Market"
+"""
 
 
 def what_ada_allows_the_helper(shop: str, lasts: timedelta) -> dict[str, Any]:

@@ -53,6 +53,18 @@ class Rows:
     in_windows: int
 
 
+_COUNTED = select(
+    *(
+        select(func.count()).select_from(table_of(row)).scalar_subquery()
+        for row in (Action, Transfer, IdempotencyKey)
+    ),
+    *(
+        select(func.coalesce(func.sum(column), 0)).scalar_subquery()
+        for column in (Budget.reserved, Budget.action_count, BudgetWindow.spent)
+    ),
+)
+
+
 @dataclass
 class World:
     """The server under test and everything around it."""
@@ -167,41 +179,31 @@ class World:
 
     def rows(self) -> Rows:
         """What a refused request must leave as it was."""
-        budget, window = table_of(Budget), table_of(BudgetWindow)
+        counted = self.services.database.read(lambda c: c.execute(_COUNTED).one())
+        return Rows(*(int(number) for number in counted))
 
-        def count(connection: Any) -> Rows:
-            sizes = [
-                connection.scalar(select(func.count()).select_from(table_of(row)))
-                for row in (Action, Transfer, IdempotencyKey)
-            ]
-            held = connection.execute(
-                select(
-                    func.coalesce(func.sum(budget.c.reserved), 0),
-                    func.coalesce(func.sum(budget.c.action_count), 0),
-                )
-            ).one()
-            spent = connection.scalar(select(func.coalesce(func.sum(window.c.spent), 0)))
-            return Rows(*sizes, int(held[0]), int(held[1]), int(spent))
-
-        return self.services.database.read(count)
-
-    def events(self) -> list[dict[str, Any]]:
-        """All audit events, oldest first."""
+    def events(self, after: int = 0) -> list[dict[str, Any]]:
+        """All audit events beyond the id `after`, oldest first."""
         table = table_of(AuditEvent)
-        rows = self.services.database.read(lambda c: c.execute(select(table).order_by(table.c.id)).all())
+        query = select(table).where(table.c.id > after).order_by(table.c.id)
+        rows = self.services.database.read(lambda c: c.execute(query).all())
         return [
             {"event": r.event, "rule": r.rule, "client_id": r.client_id, "delegation_id": r.delegation_id}
             | {"action_id": r.action_id, "data": json.loads(r.data)}
             for r in rows
         ]
 
+    def _newest_event(self) -> int:
+        newest = select(func.coalesce(func.max(table_of(AuditEvent).c.id), 0))
+        return self.services.database.read(lambda c: int(c.scalar(newest)))
+
     @contextmanager
     def nothing_happens(self, rule: str | None = None, event: str = "exchange.refused") -> Iterator[None]:
         """Holds the block to what every refusal must leave: no row, no reservation, exactly one audit event."""
-        rows, events = self.rows(), len(self.events())
+        rows, newest = self.rows(), self._newest_event()
         yield
         assert self.rows() == rows
-        new = self.events()[events:]
+        new = self.events(after=newest)
         assert [e["event"] for e in new] == [event], new
         assert new[0]["rule"]
         if rule is not None:

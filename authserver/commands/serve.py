@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from pkgutil import resolve_name
@@ -11,7 +12,6 @@ from typing import Any
 import click
 import structlog
 from granian.constants import HTTPModes, Interfaces
-from granian.errors import ConfigurationError as GranianError
 from granian.log import LogLevels
 from granian.server import Server
 
@@ -49,7 +49,7 @@ def verb(host: str | None, port: int | None, workers: int | None) -> None:
 def _run(settings: ServerSettings) -> None:
     server = Server(
         APPLICATION,
-        address=settings.host,
+        address=_address(settings.host, settings.port),
         port=settings.port,
         interface=Interfaces.WSGI,
         http=HTTPModes.http1,
@@ -65,10 +65,21 @@ def _run(settings: ServerSettings) -> None:
         lambda: log.info("server.listening", host=settings.host, port=settings.port, workers=settings.workers)
     )
     server.on_shutdown(lambda: log.info("server.stopped"))
+    server.serve(target_loader=_load)
+
+
+def _address(host: str, port: int) -> str:
+    """The IP address to listen on. Raises `Failed` where it is not ours or the port is taken."""
     try:
-        server.serve(target_loader=_load)
-    except (OSError, GranianError) as error:
-        raise Failed(f"cannot listen on {settings.host}:{settings.port}: {error}") from error
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+        # granian would share the port with whoever else listens there, and half of the requests would go astray.
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise Failed(f"cannot listen on {host}, port {port}: {error.strerror}") from error
+    return str(address[0])
 
 
 def _load(target: str) -> Callable[..., Any]:

@@ -49,15 +49,20 @@ def read_form(request: Request) -> Form:
     """
     if request.query_string:
         raise _malformed("parameters belong in the body, not in the query string", "form.query")
+    if not request.mimetype and not request.content_length and "Transfer-Encoding" not in request.headers:
+        return Form({})  # whoever sends nothing need not say what it is
     if request.mimetype != "application/x-www-form-urlencoded":
         raise _malformed("the body must be application/x-www-form-urlencoded", "form.content_type", 415)
     if request.mimetype_params.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
         raise _malformed("the body must be UTF-8", "form.charset", 415)
     body = read_body(request)
     try:
-        # A name without `=` is a parameter without a value, too (RFC 6749 §3.2): it is no reason to refuse.
         pairs = parse_qsl(
-            body.decode("ascii"), keep_blank_values=True, max_num_fields=_MAX_PARAMETERS, errors="strict"
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=bool(body),
+            max_num_fields=_MAX_PARAMETERS,
+            errors="strict",
         )
     except ValueError as error:
         raise _malformed("the body is not a well-formed form in UTF-8", "form.malformed") from error

@@ -123,7 +123,9 @@ def release(
     stored: StoredDetails,
     now: datetime,
 ) -> bool:
-    """End an action that was not captured and give back all that it holds; False where another was quicker."""
+    """End an action that was not captured and give back all that it holds; False where it had ended before."""
+    if (why, action.state) not in _GIVES_BACK:
+        return False
     ended = connection.execute(
         update(_ACTIONS)
         .where(

@@ -208,7 +208,7 @@ def _is_tighter(violation: Violation, other: Violation | None) -> bool:
     if violation.constraint in _NUMBERS:
         return _number(violation.allowed) < _number(other.allowed)
     # A registered fact is one value and final; of lists the later is the child's, which is never the wider.
-    return isinstance(violation.allowed, str) or not isinstance(other.allowed, str)
+    return not isinstance(other.allowed, str)
 
 
 def _number(allowed: object) -> Decimal:

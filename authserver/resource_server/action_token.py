@@ -119,7 +119,9 @@ def read_action_token(
     if expires_at is None or now >= expires_at:
         raise TokenRefused("token.exp")
     if "cnf" in claims:
-        raise ProofRequired("the token needs a DPoP proof")
+        raise ProofRequired(
+            "dpop.unchecked", "the token is bound to a key, and DPoP proofs are not checked here"
+        )
     try:
         details = _single_action(claims, audience)
         amount = details.get("amount")

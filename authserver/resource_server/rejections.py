@@ -4,25 +4,32 @@ from typing import ClassVar
 
 from authserver.errors import Violation
 
+_IN_WORDS = {
+    "token.exp": "the token has expired",
+    "token.aud": "the token is for another place",
+    "token.ended": "the token has ended",
+}
+
 
 class TokenRejected(Exception):
     """A request that is not allowed. `status` is the HTTP status, `challenge` the `WWW-Authenticate` header.
 
-    `reason` is a short text or code of ours for logs and answers, never text of the token.
+    `reason` is a short code of ours for logs, `description` is for the caller; neither is ever text of the token.
     """
 
     status: ClassVar[int] = 401
     error: ClassVar[str] = "invalid_token"
     scheme: ClassVar[str] = "Bearer"
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, description: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.description = description or _IN_WORDS.get(reason, "the token is not acceptable")
 
     @property
     def challenge(self) -> str:
         """The value of `WWW-Authenticate`."""
-        return f'{self.scheme} error="{self.error}", error_description="{self.reason}"'
+        return f'{self.scheme} error="{self.error}", error_description="{self.description}"'
 
 
 class TokenMissing(TokenRejected):
@@ -51,5 +58,5 @@ class NotAllowed(TokenRejected):
     error = "insufficient_scope"
 
     def __init__(self, violations: tuple[Violation, ...]) -> None:
-        super().__init__("the token is for something else")
+        super().__init__("token.authorization_details", "the token is for something else")
         self.violations = violations

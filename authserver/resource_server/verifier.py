@@ -19,9 +19,9 @@ def bearer_token(unverified_header: str | None) -> str:
     """The token of an `Authorization` header (RFC 6750 §2.1). Raises `TokenMissing` or `ProofRequired`."""
     scheme, _, unverified_token = (unverified_header or "").partition(" ")
     if scheme.lower() == "dpop":
-        raise ProofRequired("DPoP proofs are not checked here")
+        raise ProofRequired("dpop.unchecked", "DPoP proofs are not checked here")
     if scheme.lower() != "bearer" or not unverified_token:
-        raise TokenMissing("an action token is needed")
+        raise TokenMissing("token.missing", "an action token is needed")
     return unverified_token.strip()
 
 

@@ -27,21 +27,23 @@ def shared_grant(shared_world: World) -> str:
     return shared_world.granted().grant
 
 
+@pytest.fixture(scope="module")
+def scene(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """A server on SQLite where every kind of token has its place; whatever is tried there leaves no trace."""
+    folder = tmp_path_factory.mktemp("scene")
+    database = shutil.copy(_sqlite_template, folder / "authserver.db")
+    with running_scene(f"sqlite:///{database}", folder / "world") as running:
+        yield running
+
+
 @pytest.fixture(scope="module", params=BOTH)
-def scene_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A database for all tests of a file: once on SQLite and once on PostgreSQL."""
+def either_scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """The same for one attack of each family: once on SQLite and once on PostgreSQL."""
     if request.param == "sqlite":
-        template: Path = request.getfixturevalue("_sqlite_template")
-        yield f"sqlite:///{shutil.copy(template, tmp_path_factory.mktemp('scene') / 'authserver.db')}"
+        yield request.getfixturevalue("scene")
         return
     cluster: Cluster = request.getfixturevalue("postgresql_cluster")
     name = cluster.create(request.getfixturevalue("_postgresql_template"))
-    yield cluster.url(name)
-    cluster.drop(name)
-
-
-@pytest.fixture(scope="module")
-def scene(scene_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """One server for all tests of a file, where every kind of token has its place; nothing may leave a trace in it."""
-    with running_scene(scene_url, tmp_path_factory.mktemp("scene") / "world") as running:
+    with running_scene(cluster.url(name), tmp_path_factory.mktemp("scene") / "world") as running:
         yield running
+    cluster.drop(name)

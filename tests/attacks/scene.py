@@ -50,6 +50,9 @@ WORKLOAD = (ASSERTION, SVID_AT_INTROSPECTION, SVID_AT_REVOCATION)
 PRIVATE_KEY_JWT = (AT_EXCHANGE, AT_INTROSPECTION, AT_REVOCATION)
 CLIENT = (*PRIVATE_KEY_JWT, SVID_AT_INTROSPECTION, SVID_AT_REVOCATION)
 EVERYWHERE = (ASSERTION, GRANT, PROOF, *CLIENT)
+# One place for each reader of tokens, and each endpoint once: for the rows with many variants.
+EACH_READER = (ASSERTION, GRANT, PROOF, AT_INTROSPECTION, SVID_AT_REVOCATION)
+EACH_ASSERTION = (ASSERTION, AT_INTROSPECTION, AT_REVOCATION, SVID_AT_REVOCATION)
 
 
 def _more_keys() -> dict[str, Key]:
@@ -167,7 +170,8 @@ def set_up(world: World, **settings: object) -> Scene:
             resource_servers.create(connection, make_server(id, method, now, **known))
 
     world.services.database.write(write)
-    scene.grant = world.granted(agent="keyholder").grant
+    ample = {"currency": "EUR", "per_action": "80.00", "total": "1000000.00"}
+    scene.grant = world.granted(agent="keyholder", limits=ample).grant
     scene.nonce = world.services.nonces.make(now)
     return scene
 

@@ -6,6 +6,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,8 @@ from tests.attacks.scene import (
     AT_INTROSPECTION,
     AT_REVOCATION,
     CLIENT,
+    EACH_ASSERTION,
+    EACH_READER,
     EVERYWHERE,
     GRANT,
     KEYHOLDER,
@@ -104,7 +107,7 @@ UNSIGNED: dict[str, Change] = {
 
 @at(*EVERYWHERE)
 @pytest.mark.parametrize("alg", NO_ALGORITHM, ids=lambda alg: "absent" if alg is ABSENT else repr(alg))
-@pytest.mark.parametrize("signature", ["", "kept", "AAAA"])
+@pytest.mark.parametrize("signature", ["", "kept"], ids=["no signature", "a signature"])
 def test_A01_an_algorithm_that_is_none_is_no_signature(
     scene: Scene, place: Place, alg: object, signature: str
 ) -> None:
@@ -123,9 +126,10 @@ def test_A01_an_empty_signature_is_none(scene: Scene, place: Place, unsign: Chan
 # --- A02: a public key as a shared secret --------------------------------------------------------------------
 
 
-@at(*EVERYWHERE)
-@pytest.mark.parametrize("alg", ["HS256", "HS384", "HS512"])
-@pytest.mark.parametrize("face", list(faces(ATTACKER)))
+@at(*EACH_READER)
+@pytest.mark.parametrize(
+    ("alg", "face"), [("HS384", "PEM"), ("HS512", "PEM"), *(("HS256", face) for face in faces(ATTACKER))]
+)
 def test_A02_an_hmac_keyed_with_a_public_key_is_no_signature(
     scene: Scene, place: Place, alg: str, face: str
 ) -> None:
@@ -133,7 +137,7 @@ def test_A02_an_hmac_keyed_with_a_public_key_is_no_signature(
     scene.refuses(place, mac_text(draft.signing_input, faces(draft.key)[face], alg), "jws.alg")
 
 
-@at(*EVERYWHERE)
+@at(*EACH_READER)
 def test_A02_an_hmac_under_the_name_of_an_allowed_algorithm_is_no_signature(
     scene: Scene, place: Place
 ) -> None:
@@ -141,7 +145,7 @@ def test_A02_an_hmac_under_the_name_of_an_allowed_algorithm_is_no_signature(
     scene.refuses(place, mac_text(draft.signing_input, faces(draft.key)["PEM"]), "jws.signature")
 
 
-@at(*EVERYWHERE)
+@at(*EACH_READER)
 @pytest.mark.parametrize(
     "alg", ["EdDSA", "Ed25519", "ES256K", "HS1", "RS1", "RSA1_5", "es256", "ES256 ", "dir"]
 )
@@ -255,7 +259,7 @@ SIGNATURES: dict[str, Change] = {
 }
 
 
-@at(*EVERYWHERE)
+@at(*EACH_READER)
 @pytest.mark.parametrize("forge", named(SIGNATURES))
 def test_A04_an_ecdsa_signature_that_is_none_is_refused(scene: Scene, place: Place, forge: Change) -> None:
     scene.refuses(place, forge(scene.draft(place)), "jws.signature")
@@ -369,7 +373,7 @@ CRITICAL: dict[str, dict[str, object]] = {
 }
 
 
-@at(*EVERYWHERE)
+@at(*EACH_READER)
 @pytest.mark.parametrize("header", named(CRITICAL))
 def test_A06_nothing_in_the_header_may_be_critical(
     scene: Scene, place: Place, header: dict[str, object]
@@ -436,7 +440,7 @@ NOT_COMPACT: dict[str, tuple[Change, str]] = {
 }
 
 
-@at(*EVERYWHERE)
+@at(*EACH_READER)
 @pytest.mark.parametrize(
     ("change", "reason"), [pytest.param(*case, id=name) for name, case in NOT_COMPACT.items()]
 )
@@ -469,9 +473,9 @@ HUGE: dict[str, tuple[Change, str]] = {
     "claims of 5,000 levels": (lambda draft: draft.signed_bytes(claims=_deep(5_000)), "jws.claims"),
     "10,000 levels that never end": (lambda draft: draft.signed_bytes(claims=b"[" * 10_000), "jws.claims"),
     "10,000 levels": (lambda draft: draft.signed_bytes(claims=_deep(10_000)), "jws.size"),
-    "10,000 objects deep": (
-        lambda draft: draft.signed_bytes(claims=b'{"":' * 10_000 + b"1" + b"}" * 10_000),
-        "jws.size",
+    "2,000 objects deep": (
+        lambda draft: draft.signed_bytes(claims=b'{"":' * 2_000 + b"1" + b"}" * 2_000),
+        "jws.claims",
     ),
     "a number of 10,000 digits": (
         lambda draft: draft.signed_bytes(claims=b'{"exp":' + b"9" * 10_000 + b"}"),
@@ -484,7 +488,7 @@ HUGE: dict[str, tuple[Change, str]] = {
 }
 
 
-@at(*EVERYWHERE)
+@at(*EACH_READER)
 @pytest.mark.parametrize(("change", "reason"), [pytest.param(*case, id=name) for name, case in HUGE.items()])
 def test_A08_a_token_beyond_size_or_depth_is_refused_at_once(
     scene: Scene, place: Place, change: Change, reason: str
@@ -495,22 +499,23 @@ def test_A08_a_token_beyond_size_or_depth_is_refused_at_once(
     assert time.monotonic() - begun < 1
 
 
+@cache
+def _a_million_members() -> bytes:
+    return b"{" + b",".join(b'"%d":0' % number for number in range(1_000_000)) + b"}"
+
+
 MEGABYTES: dict[str, Change] = {
     "header": lambda draft: draft.changed({"x": "a" * 2_000_000}).signed(),
     "payload": lambda draft: draft.changed(x="a" * 2_000_000).signed(),
     "signature": lambda draft: with_signature(draft.signed(), b"\0" * 2_000_000),
-    "a million members": lambda draft: draft.signed_bytes(
-        claims=b"{" + b",".join(b'"%d":0' % number for number in range(1_000_000)) + b"}"
-    ),
+    "a million members": lambda draft: draft.signed_bytes(claims=_a_million_members()),
     "a million dots": lambda draft: draft.signed() + "." * 1_000_000,
 }
 
 
-@at(ASSERTION, GRANT, *CLIENT)
+@at(*(place for place in EACH_READER if place is not PROOF))
 @pytest.mark.parametrize("part", list(MEGABYTES))
-def test_A08_megabytes_are_refused_before_anything_is_read(
-    scene: Scene, place: Place, part: str, request: pytest.FixtureRequest
-) -> None:
+def test_A08_megabytes_are_refused_before_anything_is_read(scene: Scene, place: Place, part: str) -> None:
     token = MEGABYTES[part](scene.draft(place))
     begun = time.monotonic()
     with scene.world.nothing_happens("form.size", place.event):
@@ -536,7 +541,7 @@ def _twice(part: Mapping[str, object], name: str, first: object, *, spelled: str
     return text[:-1] + b"," + as_bytes(part)[1:]
 
 
-@at(*EVERYWHERE)
+@at(*EACH_READER)
 @pytest.mark.parametrize("spelled", ["alg", r"a\u006cg", r"\u0061\u006c\u0067"])
 @pytest.mark.parametrize("first", ["none", "HS256", "ES256", None])
 def test_A09_an_algorithm_said_twice_is_refused(
@@ -548,7 +553,7 @@ def test_A09_an_algorithm_said_twice_is_refused(
     )
 
 
-@at(*EVERYWHERE)
+@at(*EACH_READER)
 @pytest.mark.parametrize("name", ["kid", "typ", "jwk", "crit", "x"])
 def test_A09_a_header_member_said_twice_is_refused(scene: Scene, place: Place, name: str) -> None:
     draft = scene.draft(place)
@@ -556,7 +561,7 @@ def test_A09_a_header_member_said_twice_is_refused(scene: Scene, place: Place, n
     scene.refuses(place, draft.signed_bytes(header=_twice(draft.header, name, "z")), "jws.header")
 
 
-@at(*EVERYWHERE)
+@at(*EACH_READER)
 @pytest.mark.parametrize(
     "name",
     ["iss", "sub", "aud", "exp", "iat", "nbf", "jti", "may_act", "client_id", "htm", "htu", "nonce", "x"],
@@ -569,7 +574,7 @@ def test_A09_a_claim_said_twice_is_refused(scene: Scene, place: Place, name: str
     scene.refuses(place, draft.signed_bytes(claims=last), "jws.claims")
 
 
-@at(*EVERYWHERE)
+@at(*EACH_READER)
 def test_A09_a_member_said_twice_within_another_is_refused(scene: Scene, place: Place) -> None:
     draft = scene.draft(place)
     inner = b'{"sub":"a","sub":"b"}'
@@ -642,7 +647,7 @@ BEYOND_HEADERS: dict[str, Callable[[str], str]] = {
 }
 
 
-@at(*EVERYWHERE)
+@at(*EACH_READER)
 @pytest.mark.parametrize("part", [HEADER, CLAIMS, SIGNATURE], ids=["header", "claims", "signature"])
 @pytest.mark.parametrize("spelling", named(SPELLINGS))
 def test_A10_base64_has_one_spelling(
@@ -651,7 +656,7 @@ def test_A10_base64_has_one_spelling(
     scene.refuses(place, _respelled(_with_a_loose_end(scene.draft(place)), part, spelling), "jws.form")
 
 
-@at(ASSERTION, GRANT, *CLIENT)
+@at(*(place for place in EACH_READER if place is not PROOF))
 @pytest.mark.parametrize("part", [HEADER, CLAIMS, SIGNATURE], ids=["header", "claims", "signature"])
 @pytest.mark.parametrize("spelling", named(BEYOND_HEADERS))
 def test_A10_white_space_and_look_alikes_are_no_base64(
@@ -660,7 +665,7 @@ def test_A10_white_space_and_look_alikes_are_no_base64(
     scene.refuses(place, _respelled(_with_a_loose_end(scene.draft(place)), part, spelling), "jws.form")
 
 
-@at(*EVERYWHERE)
+@at(*EACH_READER)
 def test_A10_the_same_bytes_in_the_other_alphabet_are_refused(scene: Scene, place: Place) -> None:
     draft = scene.draft(place).changed({"x": "\u00bf>>\u07ff??~~~"}, x="\u00bf>>\u07ff??~~~")
     raw = [json.dumps(part, ensure_ascii=False).encode() for part in (draft.header, draft.claims)]
@@ -683,7 +688,7 @@ DOTS: dict[str, Callable[[str], str]] = {
 }
 
 
-@at(*EVERYWHERE)
+@at(*EACH_READER)
 @pytest.mark.parametrize("change", named(DOTS))
 def test_A10_a_token_has_three_parts_and_two_dots(
     scene: Scene, place: Place, change: Callable[[str], str]
@@ -889,7 +894,7 @@ def _reason(place: Place, reason: str) -> str:
     return f"{'client' if place in PRIVATE_KEY_JWT else 'assertion'}.{reason}"
 
 
-@at(*WORKLOAD, *PRIVATE_KEY_JWT)
+@at(*EACH_ASSERTION)
 @pytest.mark.parametrize(
     ("expiry", "reason"), [pytest.param(*case, id=name) for name, case in EXPIRIES.items()]
 )
@@ -900,7 +905,7 @@ def test_A12_an_assertion_ends_at_a_time_that_is_one_and_near(
     scene.refuses(place, scene.draft(place).changed(exp=expiry(now)).signed(), _reason(place, reason))
 
 
-@at(*WORKLOAD, *PRIVATE_KEY_JWT, PROOF)
+@at(*EACH_ASSERTION, PROOF)
 @pytest.mark.parametrize(
     "value", [b"NaN", b"Infinity", b"-Infinity", b"1e400", b"1E400", b"0x7fffffff", b"01"]
 )
@@ -913,7 +918,7 @@ def test_A12_a_time_that_is_no_json_number_is_refused(
     scene.refuses(place, draft.signed_bytes(claims=claims), "jws.claims")
 
 
-@at(*WORKLOAD, *PRIVATE_KEY_JWT)
+@at(*EACH_ASSERTION)
 @pytest.mark.parametrize("name", ["iat", "nbf"])
 @pytest.mark.parametrize(
     ("begin", "reason"), [pytest.param(*case, id=name) for name, case in BEGINNINGS.items()]
@@ -926,7 +931,7 @@ def test_A12_an_assertion_from_the_future_is_refused(
     scene.refuses(place, scene.draft(place).changed(**{name: begin(now)}).signed(), expected)
 
 
-@at(*WORKLOAD, *PRIVATE_KEY_JWT)
+@at(*EACH_ASSERTION)
 def test_A12_the_leeway_is_thirty_seconds(scene: Scene, place: Place) -> None:
     now = int(scene.world.clock.now().timestamp())
     for claims in ({"iat": now + 30}, {"nbf": now + 30}, {"exp": now - 29}):
@@ -978,7 +983,7 @@ AUDIENCES: dict[str, tuple[Callable[[str], object], str]] = {
 }
 
 
-@at(*WORKLOAD, *PRIVATE_KEY_JWT)
+@at(*EACH_ASSERTION)
 @pytest.mark.parametrize(
     ("audience", "reason"), [pytest.param(*case, id=name) for name, case in AUDIENCES.items()]
 )
@@ -989,7 +994,7 @@ def test_A13_an_assertion_is_for_this_server_alone(
     scene.refuses(place, draft.signed(), _reason(place, reason))
 
 
-@at(*WORKLOAD, *PRIVATE_KEY_JWT)
+@at(*EACH_ASSERTION)
 @pytest.mark.parametrize("listed", [False, True], ids=["text", "list of one"])
 def test_A13_the_token_endpoint_is_an_audience_for_private_key_jwt_only(
     scene: Scene, place: Place, listed: bool
@@ -1002,7 +1007,7 @@ def test_A13_the_token_endpoint_is_an_audience_for_private_key_jwt_only(
         scene.refuses(place, token, "assertion.audience")
 
 
-@at(*WORKLOAD, *PRIVATE_KEY_JWT)
+@at(*EACH_ASSERTION)
 def test_A13_a_list_of_this_server_alone_is_an_audience(scene: Scene, place: Place) -> None:
     assert scene.show(place, scene.draft(place).changed(aud=[scene.world.issuer]).signed()).status_code == 200
 
@@ -1036,14 +1041,22 @@ KEY_IDS: dict[str, tuple[object, str]] = {
 }
 
 
-@at(*EVERYWHERE)
+@at(*(place for place in EACH_READER if place is not PROOF))
 @pytest.mark.parametrize(("kid", "reason"), [pytest.param(*case, id=name) for name, case in KEY_IDS.items()])
 def test_A14_a_kid_is_a_short_name_that_is_looked_up_and_nothing_else(
     scene: Scene, place: Place, kid: object, reason: str
 ) -> None:
-    if place is PROOF and reason in ("jws.unknown_kid", "jws.size"):
-        pytest.skip("a proof's key is its jwk: its kid is never looked up; and its header ends before 64 KB")
     scene.refuses(place, scene.draft(place).changed({"kid": kid}).signed(), reason)
+
+
+@pytest.mark.parametrize(
+    ("kid", "reason"),
+    [pytest.param(*case, id=name) for name, case in KEY_IDS.items() if case[1] in ("jws.kid", "jws.header")],
+)
+def test_A14_a_proof_has_no_use_for_a_kid_and_takes_no_broken_one(
+    scene: Scene, kid: object, reason: str
+) -> None:
+    scene.refuses(PROOF, scene.draft(PROOF).changed({"kid": kid}).signed(), reason)
 
 
 @pytest.mark.parametrize("format", ["json", "console"])

@@ -1,14 +1,16 @@
-"""What it takes to run clients written for Node."""
+"""What it takes to run clients written for Node, and a server that the variants of one rule share."""
 
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.world import World, running_world
 
 NODE = Path(__file__).parent / "node"
 Run = Callable[[str, dict[str, Any]], dict[str, Any]]
@@ -37,3 +39,19 @@ def node() -> Run:
         return printed
 
     return run
+
+
+@pytest.fixture(scope="module")
+def shared_world(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """One server on SQLite for all tests of a file that leave nothing behind; its clock stays where it is."""
+    folder = tmp_path_factory.mktemp("shared")
+    database = shutil.copy(_sqlite_template, folder / "authserver.db")
+    with running_world(f"sqlite:///{database}", folder / "world") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared_grant(shared_world: World) -> str:
+    """A grant to basket-helper on the shared server, with money enough for all tests of a file."""
+    limits = {"currency": "EUR", "per_action": "80.00", "total": "100000.00"}
+    return shared_world.granted(limits=limits).grant

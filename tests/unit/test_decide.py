@@ -102,7 +102,7 @@ def refund(amount: str = "10.00", currency: str = "EUR") -> ActionDetails:
     ("request_", "spent", "violation"),
     [
         (replace(payment(), action="subscription.renew"), NOTHING, ("actions", "subscription.renew", "LIST")),
-        (payment(currency="USD"), NOTHING, ("limits.currency", "USD", "EUR")),
+        (payment("92", currency="USD"), NOTHING, ("limits.currency", "USD", "EUR")),
         (payment("92"), NOTHING, ("limits.per_action", "92.00", "80.00")),
         (payment("50"), Spent(25_001, 0, (0, 0)), ("limits.total", "50.00", "49.99")),
         (payment("50"), Spent(40_000, 0, (0, 0)), ("limits.total", "50.00", "0.00")),
@@ -199,6 +199,14 @@ def test_A56_facts_that_contradict_the_registered_ones_are_told_with_both() -> N
         for violation in violations(judge(payment(), situation=situation))
     }
     assert told == {"merchants.ids": "m_9", "merchants.categories": "7995", "merchants.countries": "MT"}
+
+
+def test_A56_the_registered_facts_are_those_that_are_judged() -> None:
+    bar = Situation(SHOP, replace(FOODS, category=MerchantCategory("5813")), None)
+    assert violations(judge(payment("30"), situation=bar)) == (
+        Violation("merchants.categories", "5411", "5813"),
+        Violation("merchants.except.categories", "5813"),
+    )
 
 
 def test_registered_facts_fill_what_the_agent_left_out_and_are_judged() -> None:

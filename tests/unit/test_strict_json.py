@@ -138,6 +138,8 @@ def test_A08_ten_thousand_levels_are_refused_whatever_size_is_allowed() -> None:
 
 def test_many_brackets_side_by_side_or_in_text_are_not_deep() -> None:
     assert parse("[" + ",".join(["{}"] * 200) + "]") == [{}] * 200
+    deep = "[" * 31 + "]" * 31
+    assert parse(f"[{deep},{deep}]") is not None
     assert parse(json.dumps("[" * 200)) == "[" * 200
 
 
