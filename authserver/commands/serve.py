@@ -65,6 +65,8 @@ def _run(settings: ServerSettings) -> None:
         lambda: log.info("server.listening", host=settings.host, port=settings.port, workers=settings.workers)
     )
     server.on_shutdown(lambda: log.info("server.stopped"))
+    # Until a worker serves, SIGTERM ends it at once: the handler that it has from its parent would do nothing there.
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     server.serve(target_loader=_load)
 
 
@@ -84,8 +86,6 @@ def _address(host: str, port: int) -> str:
 
 def _load(target: str) -> Callable[..., Any]:
     """Build the application, in the process that will serve it."""
-    # Until the server takes over, SIGTERM ends this process at once: its parent's handler would do nothing here.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
     application: Callable[..., Any] = resolve_name(target)
     return application
