@@ -13,6 +13,7 @@ from authserver.config import ConfigurationError, Settings, load_settings
 from authserver.db import Database
 from authserver.endpoints import health, introspection, metadata, revocation, settlement
 from authserver.endpoints.answers import error_answer, json_answer
+from authserver.endpoints.status import StatusEndpoint
 from authserver.endpoints.token import TokenEndpoint
 from authserver.errors import Refusal
 from authserver.logs import configure_logging
@@ -58,7 +59,7 @@ def build(services: Services) -> Flask:
 
 
 def _oauth(services: Services) -> Blueprint:
-    endpoint = TokenEndpoint(services)
+    endpoint, status = TokenEndpoint(services), StatusEndpoint(services)
     routes = Blueprint("oauth", __name__)
     _route(routes, "POST", "/oauth/token", lambda: endpoint.respond(request))
     _route(routes, "POST", "/oauth/introspect", lambda: introspection.respond(services, request))
@@ -75,7 +76,7 @@ def _oauth(services: Services) -> Blueprint:
         routes,
         "GET",
         "/oauth/status/<int:list_id>",
-        lambda list_id: metadata.status_list_response(services, list_id),
+        status.respond,
     )
     _route(
         routes,

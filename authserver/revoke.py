@@ -4,11 +4,10 @@ The row in `revocations` is what ends; it is in force for every request that beg
 then given back in bounded transactions, so that one press can end a million delegations.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select, true
+from sqlalchemy import ColumnElement, Connection, FromClause, Table, func, select, true
 
 from authserver import jose
 from authserver.actors.agents import Agent as AgentRecord
@@ -51,7 +50,7 @@ class UnknownTarget(LookupError):
 def revoke(services: Services, target: Target, *, reason: str, by: str, now: datetime) -> Ended:
     """End everything that `target` covers. Raises `UnknownTarget`, or `Refusal` (503) when it could not be recorded."""
 
-    def write(connection: Connection) -> Ended:
+    def write(connection: Connection) -> tuple[int, Ended]:
         wait_for_exchanges(connection)
         _must_exist(connection, target)
         counted = _count(connection, target, now)
@@ -62,7 +61,7 @@ def revoke(services: Services, target: Target, *, reason: str, by: str, now: dat
             "revoked_by": by,
             "revoked_at": now,
         }
-        connection.execute(_REVOCATIONS.insert(), row)
+        revocation = connection.execute(_REVOCATIONS.insert().returning(_REVOCATIONS.c.id), row).scalar_one()
         record = Record("revocation", delegation_id=target.name if target.kind == "delegation" else None)
         record.changed(
             connection,
@@ -74,10 +73,12 @@ def revoke(services: Services, target: Target, *, reason: str, by: str, now: dat
             delegations=counted.delegations,
             tokens=counted.tokens,
         )
-        return counted
+        return revocation, counted
 
-    ended = services.database.write(write)
-    while services.database.write(lambda connection: _void_some(services, connection, target, now)):
+    revocation, ended = services.database.write(write)
+    while services.database.write(
+        lambda connection: _void_some(services, connection, target, revocation, now)
+    ):
         pass
     return ended
 
@@ -161,58 +162,55 @@ def _must_exist(connection: Connection, target: Target) -> None:
 
 def _count(connection: Connection, target: Target, now: datetime) -> Ended:
     standing = select(func.count()).select_from(_DELEGATIONS).where(_DELEGATIONS.c.expires_at > now)
-    live = (
-        select(func.count())
-        .select_from(_ACTIONS)
-        .where(_ACTIONS.c.state == "reserved", _ACTIONS.c.expires_at > now)
-    )
+    live = select(func.count()).select_from(_ACTIONS)
+    live = live.where(_ACTIONS.c.state == "reserved", _ACTIONS.c.expires_at > now)
+    tokens = connection.scalar(live.where(_of(_ACTIONS, _ACTIONS.c.delegation_id, target))) or 0
     if target.kind == "task":
-        return Ended(0, connection.scalar(live.where(_ACTIONS.c.task_id == target.name)) or 0)
-    covered = _covered(target)
-    return Ended(
-        connection.scalar(standing.where(_DELEGATIONS.c.id.in_(covered))) or 0,
-        connection.scalar(live.where(_ACTIONS.c.delegation_id.in_(covered))) or 0,
+        return Ended(0, tokens)
+    return Ended(connection.scalar(standing.where(_of(_DELEGATIONS, _DELEGATIONS.c.id, target))) or 0, tokens)
+
+
+def _of(
+    table: Table, delegation_id: ColumnElement[str], target: Target, revocation: int | None = None
+) -> ColumnElement[bool]:
+    """Whether a row of `table` belongs to what the target covers; with `revocation`, to what that one ended."""
+    if target.kind == "task":
+        return _ACTIONS.c.task_id == target.name
+    top, below = _DELEGATIONS.alias("top"), _DELEGATIONS.alias("below")
+    covered = (
+        select(below.c.id)
+        .join(top, top.c.root_id == below.c.root_id)
+        .where(
+            below.c.root_id == table.c.root_id,
+            below.c.id == delegation_id,
+            # Itself, or an id further down its path; compared as text, since ids may hold what LIKE would expand.
+            func.substr(below.c.path + " ", 1, func.length(top.c.path) + 1) == top.c.path + " ",
+            _condition(top, target),
+        )
     )
+    if revocation is not None:
+        covered = covered.where(top.c.revocations_before < revocation)
+    return covered.exists()
 
 
-def _covered(target: Target) -> Select[tuple[str]]:
-    """The ids of all delegations that the target covers, with everything below them."""
-    columns = (_DELEGATIONS.c.root_id, _DELEGATIONS.c.path)
-    top = select(*columns).where(_condition(target)).subquery()
-    return select(_DELEGATIONS.c.id).where(
-        _DELEGATIONS.c.root_id == top.c.root_id,
-        (_DELEGATIONS.c.path == top.c.path) | _DELEGATIONS.c.path.like(top.c.path + " %"),
-    )
-
-
-def _condition(target: Target) -> ColumnElement[bool]:
+def _condition(delegation: FromClause, target: Target) -> ColumnElement[bool]:
     if target.kind == "delegation":
-        return _DELEGATIONS.c.id == target.name
+        return delegation.c.id == target.name
     if target.kind == "user":
-        return _DELEGATIONS.c.user_id == target.name
+        return delegation.c.user_id == target.name
     if target.kind == "agent":
-        return _DELEGATIONS.c.client_id == target.name
+        return delegation.c.client_id == target.name
     if target.kind == "trust_domain":
         agents = select(_AGENTS.c.client_id).where(_AGENTS.c.trust_domain == target.name)
-        return _DELEGATIONS.c.client_id.in_(agents)
+        return delegation.c.client_id.in_(agents)
     return true()
 
 
-def _void_some(services: Services, connection: Connection, target: Target, now: datetime) -> int:
-    covered = (
-        _ACTIONS.c.task_id == target.name
-        if target.kind == "task"
-        else _ACTIONS.c.delegation_id.in_(_covered(target))
-    )
-    query = select(*actions.COLUMNS).where(
-        _ACTIONS.c.state == "reserved", _ACTIONS.c.issued_at <= now, covered
-    )
-    return _void_all(
-        services, connection, (ActionRecord(*row) for row in connection.execute(query.limit(_BATCH))), now
-    )
-
-
-def _void_all(
-    services: Services, connection: Connection, found: Iterable[ActionRecord], now: datetime
+def _void_some(
+    services: Services, connection: Connection, target: Target, revocation: int, now: datetime
 ) -> int:
-    return sum(release(connection, action, "void", services.stored, now) for action in list(found))
+    """Give back what some of the ended tokens still hold; returns how many, 0 when all is done."""
+    covered = _of(_ACTIONS, _ACTIONS.c.delegation_id, target, revocation)
+    query = select(*actions.COLUMNS).where(_ACTIONS.c.state == "reserved", covered).limit(_BATCH)
+    found = [ActionRecord(*row) for row in connection.execute(query)]
+    return sum(release(connection, action, "void", services.stored, now) for action in found)

@@ -108,10 +108,10 @@ def main() -> int:
     say.close(
         [
             f"That was the whole story, in {time.monotonic() - started:.0f} seconds. To go on:",
-            "  make serve   keeps a server running with the same people, and prints what to try",
-            "  README.md    has a first exchange by hand, and a resource server in a few lines",
+            "  make serve   keeps a server running, and prints what to try",
+            "  README.md    a first exchange by hand; a resource server in a few lines",
             "  make test    runs every test",
-            "What comes next: redemption, approvals on the user's pages, and hand-over between agents.",
+            "What comes next: approvals on pages for people, hand-over between agents.",
         ]
     )
     return 0

@@ -235,10 +235,10 @@ class Story:
         self.say.shop(f"{euros(self.helper.shows(fitting, 'POST', pay, 200)['charged'])} paid", accepted=True)
 
     def the_budget_runs_out(self) -> None:
-        """What was paid and what is held both count."""
+        """What tokens hold counts, whether they were used or not."""
         self.say.chapter("The budget runs out")
         self.say.tell(
-            "Of €120.00, €42.50 and €38.10 are paid, and the unused token for €10.00 holds its amount until it ends."
+            "Of €120.00, Basket Helper's tokens for payment hold €42.50, €10.00 and €38.10, used or not."
         )
         self.say.asks("Basket Helper", "pay €30.00 to Example Foods")
         refused = self._is_denied(self._payment("30.00", "order-9"), "limits.total")

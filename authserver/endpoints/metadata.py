@@ -1,16 +1,12 @@
-"""What others must know of this server: its metadata (RFC 8414), its keys, its status lists."""
+"""What others must know of this server: its metadata (RFC 8414) and its keys."""
 
 from flask import Response
 
 from authserver import dpop, jose
 from authserver.endpoints.answers import json_answer
 from authserver.endpoints.token import EXCHANGE
-from authserver.introspect import ended_indices
-from authserver.issuing import status_list_uri
 from authserver.services import Services
-from authserver.tokens import status_lists
 
-STATUS_LIST_TTL = 15  # seconds; contract §7
 _KEYS_FRESH_SECONDS = 60
 
 
@@ -63,31 +59,4 @@ def jwks_response(services: Services) -> Response:
 def _public(response: Response) -> Response:
     del response.headers["Pragma"]
     response.headers["Cache-Control"] = f"public, max-age={_KEYS_FRESH_SECONDS}"
-    return response
-
-
-def status_list_response(services: Services, list_id: int) -> Response:
-    """A Token Status List as a signed JWT (draft-ietf-oauth-status-list §5.1); 404 where there is none."""
-    now = services.clock.now()
-    ended = services.database.read(
-        lambda connection: (
-            ended_indices(services, connection, list_id, now)
-            if status_lists.exists(connection, list_id)
-            else None
-        )
-    )
-    if ended is None:
-        return json_answer({"error": "not_found", "error_description": "there is no such status list"}, 404)
-    issued_at = int(now.timestamp())
-    claims = {
-        "iss": services.issuer,
-        "sub": status_list_uri(services, list_id),
-        "iat": issued_at,
-        "exp": issued_at + 4 * STATUS_LIST_TTL,
-        "ttl": STATUS_LIST_TTL,
-        "status_list": {"bits": 1, "lst": status_lists.encode(ended)},
-    }
-    signed = jose.sign(claims, key=services.signing_keys.active(), typ="statuslist+jwt")
-    response = Response(signed, mimetype="application/statuslist+jwt")
-    response.headers["Cache-Control"] = f"public, max-age={STATUS_LIST_TTL}"
     return response
