@@ -208,6 +208,7 @@ class _Exchange:
                 self.now,
                 issuer=self.services.issuer,
                 token_endpoint=self.services.token_endpoint,
+                use_up=self._use_up,
             )
             if not isinstance(client, Agent) or client.client_id != agent.client_id:
                 raise failed("client.other_agent", credentials, self.services.issuer)
@@ -241,9 +242,12 @@ class _Exchange:
 
     def _use(self, issuer: str, jti: str, expires_at: datetime, replayed: Refusal) -> None:
         try:
-            replay.remember(self.connection, issuer, jti, expires_at)
+            self._use_up(issuer, jti, expires_at)
         except replay.Replayed as error:
             raise replayed from error
+
+    def _use_up(self, issuer: str, jti: str, expires_at: datetime) -> None:
+        replay.remember(self.connection, issuer, jti, expires_at)
         self.attempt.used.append((issuer, jti, expires_at))
 
     def _target(self) -> ResourceServer:
@@ -312,7 +316,8 @@ class _Exchange:
             "asked": self.request.asked.to_json(),
         }
         answer = self._answer(agent, chain, target)
-        if isinstance(answer, Refuse) and answer.budget_only and self._released(chain):
+        if isinstance(answer, Refuse) and answer.budget_only:
+            self._release_expired(chain)
             answer = self._answer(agent, self._chain(agent), target)
         if isinstance(answer, Refuse):
             raise Refusal(
@@ -335,9 +340,9 @@ class _Exchange:
         spent = allowances(self.connection, chain, self.now)
         return decide(spent, self.request.asked, situation, self.services.vocabulary)
 
-    def _released(self, chain: Chain) -> int:
+    def _release_expired(self, chain: Chain) -> None:
         """Give back what expired tokens of this chain still hold; what was in the way may be gone."""
-        return release_expired(self.connection, self.services.stored, self.now, root_id=chain.root_id)
+        release_expired(self.connection, self.services.stored, self.now, root_id=chain.root_id)
 
     def _action(
         self, chain: Chain, target: ResourceServer, permit: Permit, index: StatusIndex

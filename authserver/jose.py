@@ -245,9 +245,19 @@ def public_key(jwk: Mapping[str, object]) -> VerificationKey:
     Raises `TokenRefused("jwk.REASON")` for any that `usable_keys` would ignore.
     """
     try:
-        return _usable_key(jwk, frozenset({None, "sig"}))
+        key = _usable_key(jwk, frozenset({None, "sig"}))
     except _KeyIgnored as ignored:
         raise TokenRefused(f"jwk.{ignored}") from ignored
+    # RFC 7518 §6.2.1.2 and §6.3.1.1: with zeros in front of a number one key would have many thumbprints.
+    if any(jwk[name] != value for name, value in _canonical(key.key).items()):
+        raise TokenRefused("jwk.invalid")
+    return key
+
+
+def _canonical(key: ECKey | RSAKey) -> Mapping[str, object]:
+    if isinstance(key, ECKey):
+        return ECKey.binding.export_public_key(key.public_key)
+    return RSAKey.binding.export_public_key(key.public_key)
 
 
 def _public_key(entry: Mapping[str, object]) -> ECKey | RSAKey:

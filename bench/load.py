@@ -22,6 +22,7 @@ from bench.processes import CLIENT_CORE, SERVER_CORE, Running, core_busy_seconds
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
 _TICK = 0.25
+_OVERDUE = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,15 @@ class _Run:
                 self._read(number)
         if not self.window.is_open:
             self.window.open()
+        self._count_unanswered()
         return self.window.close(self.ran_out)
+
+    def _count_unanswered(self) -> None:
+        # A server that says nothing at all makes no other mistake.
+        overdue = time.perf_counter() - _OVERDUE
+        for connection in self.connections.values():
+            if connection.sent_at < overdue:
+                self._failed(f"no answer within {_OVERDUE:g} s")
 
     def _connect(self) -> None:
         connection = _Connection(self.plan.port)

@@ -10,61 +10,19 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 
-from authserver.actors.workload_files import make_assertion
-from authserver.agent import AgentClient, IssuerUnavailable
+from authserver.agent import IssuerUnavailable
 from authserver.resource_server import Introspection
 from examples.narrator import Narrator
-from examples.processes import DidNotStart, free_port, running
+from examples.processes import DidNotStart
+from examples.stage import Stage, stage
 from examples.story import Agent, Story, Unexpected
-from examples.world import HELPER, ROOT, SCOUT, Operator, VerbFailed, World, populate, workload, write_config
+from examples.world import HELPER, SCOUT, VerbFailed, World, workload
 
 _PROBLEMS = (VerbFailed, DidNotStart, IssuerUnavailable, httpx.HTTPError)
-
-
-@contextmanager
-def stage(folder: Path, say: Narrator) -> Iterator[Story]:
-    """A server and a shop in processes of their own, with everybody in their places; all end with the block."""
-    issuer, shop_url = f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
-    operator = Operator(folder, folder / "authserver.toml")
-    write_config(operator.config, issuer)
-    world = populate(operator, shop=f"{shop_url}/api")
-    if world is None:
-        raise VerbFailed("the new database has somebody in it already")
-    serve = [sys.executable, "manage.py", "serve", "--port", issuer.rpartition(":")[2]]
-    shop = [sys.executable, "-m", "examples.shop", "--issuer", issuer, "--port", shop_url.rpartition(":")[2]]
-    shop_knows = {"SHOP_SECRET": world.shop.secret}
-    with (
-        running(serve, operator.environment, ROOT, folder / "server.log") as server,
-        running([*shop, "--id", world.shop.id], shop_knows, ROOT, folder / "shop.log") as shop_server,
-        httpx.Client(base_url=shop_url) as customer,
-    ):
-        server.wait_until_ready(f"{issuer}/readyz")
-        shop_server.wait_until_ready(f"{shop_url}/healthz")
-        yield Story(
-            say=say,
-            operator=operator,
-            world=world,
-            helper=Agent("Basket Helper", client_of(HELPER, issuer, operator), customer),
-            scout=Agent("Price Scout", client_of(SCOUT, issuer, operator), customer),
-            server=Introspection(issuer, world.shop.identifier, world.shop.id, world.shop.secret),
-        )
-
-
-def client_of(agent: str, issuer: str, operator: Operator) -> AgentClient:
-    """An agent with the identity of its workload: a fresh JWT-SVID of example.org for each request."""
-
-    def assertion() -> str:
-        now = datetime.now(UTC)
-        return make_assertion(operator.domain, workload(agent), issuer, timedelta(minutes=5), now)
-
-    return AgentClient(issuer, assertion)
 
 
 def introduce(say: Narrator, world: World) -> None:
@@ -86,14 +44,29 @@ def introduce(say: Narrator, world: World) -> None:
 
 def perform(say: Narrator) -> None:
     """The whole story, in a folder that goes away with it."""
-    with tempfile.TemporaryDirectory(prefix="authserver-demo-") as folder, stage(Path(folder), say) as story:
-        introduce(say, story.world)
-        story.tell()
+    with (
+        tempfile.TemporaryDirectory(prefix="authserver-demo-") as folder,
+        stage(Path(folder)) as place,
+        httpx.Client(base_url=place.shop_url) as shop,
+    ):
+        introduce(say, place.world)
+        _story(say, place, shop).tell()
+
+
+def _story(say: Narrator, place: Stage, shop: httpx.Client) -> Story:
+    server = place.world.shop
+    return Story(
+        say=say,
+        operator=place.operator,
+        world=place.world,
+        helper=Agent("Basket Helper", place.client_of(HELPER), shop),
+        scout=Agent("Price Scout", place.client_of(SCOUT), shop),
+        server=Introspection(place.issuer, server.identifier, server.id, server.secret),
+    )
 
 
 def main() -> int:
     """The exit code: 0 where all came as told."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     say, started = Narrator(), time.monotonic()
     try:
         perform(say)
@@ -118,6 +91,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # An end from outside unwinds as well, so that the server and the shop end first.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # Nothing of the caller's own configuration reaches the story.
     for name in [name for name in os.environ if name.upper().startswith("AUTHSERVER_")]:
         del os.environ[name]

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 
 _READY_SECONDS = 30
-_END_SECONDS = 8
+_END_SECONDS = 12
 
 
 class DidNotStart(Exception):
@@ -75,13 +75,9 @@ def running(
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    _signal(process, signal.SIGTERM)
+    process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_END_SECONDS)
-    _signal(process, signal.SIGKILL)  # workers that outlived it, or nobody
-    process.wait()
-
-
-def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
+        os.killpg(process.pid, signal.SIGKILL)  # workers that outlived it, or nobody
+    process.wait()

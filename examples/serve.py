@@ -65,6 +65,7 @@ def _prepare_and_serve(settings: Settings) -> None:
     port = settings.server.port
     if not is_free(port):
         raise PortTaken(f"Something listens on port {port} already; end it, or set AUTHSERVER_SERVER__PORT.")
+    print(f"Getting ready; the demonstration data are in {VAR}", flush=True)
     VAR.mkdir(exist_ok=True)
     operator = Operator(
         VAR, Path(os.environ.get("AUTHSERVER_CONFIG", SHIPPED / "authserver.toml")).absolute()
@@ -76,18 +77,18 @@ def _prepare_and_serve(settings: Settings) -> None:
 
 
 def _world(operator: Operator, settings: Settings) -> World:
-    """Everybody who is registered: as kept, or made now."""
+    """Everybody who is registered: as kept for this database, or made now."""
     database = make_url(settings.database.url.get_secret_value()).render_as_string(hide_password=True)
-    world = populate(operator, f"{SHOP_URL}/api")
-    if world is not None:
-        _write_private(KEPT, json.dumps({"database": database} | asdict(world), indent=2))
-        return world
     kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
-    if kept.get("database") != database:
+    made = populate(operator, f"{SHOP_URL}/api")
+    if made is not None:
+        _write_private(KEPT, json.dumps(kept | {database: asdict(made)}, indent=2))
+        return made
+    if database not in kept:
         raise VerbFailed(
             f"{database} has the demonstration data, and {KEPT} has not the secrets that go with them"
         )
-    return World(Registered(**kept["shop"]), Registered(**kept["market"]))
+    return World(**{name: Registered(**server) for name, server in kept[database].items()})
 
 
 def _serve(settings: Settings, operator: Operator, world: World) -> None:

@@ -265,7 +265,7 @@ class Story:
         self.say.asks("Basket Helper", "pay €16.50 to Example Foods for this order")
         self.say.yes("a token, which Basket Helper does not use yet")
         self._stands(unused, active=True)
-        self.operator.run("delegations", "revoke", self.consent.grant_id)
+        self.operator.run("delegations", "revoke", "--", self.consent.grant_id)
         self.say.tell("Ada revokes the delegation.")
         self._stands(unused, active=False)
         self.say.asks("Basket Helper", "pay with the token it still has")

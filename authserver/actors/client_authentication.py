@@ -3,9 +3,10 @@
 import base64
 import hmac
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from urllib.parse import unquote_plus
 
 from sqlalchemy import Connection
@@ -36,6 +37,7 @@ JWT_SPIFFE = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 Client = Agent | ResourceServer
+UseUp = Callable[[str, str, datetime], None]  # issuer, jti, expires_at; raises `replay.Replayed`
 
 # RFC 7523 §3 point 4 lets a server refuse an `exp` that is far away; it also bounds the memory of seen
 # tokens.
@@ -66,11 +68,12 @@ def authenticate(
     *,
     issuer: str,
     token_endpoint: str,
+    use_up: UseUp | None = None,
 ) -> Client:
     """The enabled agent or resource server that sent a request.
 
     `connection` must be of a transaction that is committed afterwards: a `jti` that may be used once is
-    written down in it. Raises `Refusal`: `invalid_request` where two ways are used at once (RFC 6749 §2.3),
+    written down in it. Where it may be rolled back, `use_up` does that and remembers. Raises `Refusal`: `invalid_request` where two ways are used at once (RFC 6749 §2.3),
     else `invalid_client` with 401 and one description for all causes; `rule` tells them apart for the audit.
     """
     if credentials.authorization is not None and credentials.client_assertion is not None:
@@ -79,7 +82,10 @@ def authenticate(
         if credentials.authorization is not None:
             client: Client = _by_secret(connection, credentials.authorization)
         else:
-            client = _by_assertion(connection, credentials, trust_domains, now, issuer, token_endpoint)
+            use_up = use_up or partial(replay.remember, connection)
+            client = _by_assertion(
+                connection, credentials, trust_domains, now, issuer, token_endpoint, use_up
+            )
         _check_standing(client, credentials.client_id)
     except TokenRefused as refused:
         raise failed(refused.reason, credentials, issuer) from refused
@@ -136,6 +142,7 @@ def _by_assertion(
     now: datetime,
     issuer: str,
     token_endpoint: str,
+    use_up: UseUp,
 ) -> Client:
     text = credentials.client_assertion
     if text is None:
@@ -147,21 +154,21 @@ def _by_assertion(
         token = read_compact(text)
         # RFC 7523 §3: a client that speaks for itself is both issuer and subject.
         if token.claims.get("iss") == token.claims.get("sub"):
-            return _by_private_key(connection, token, now, frozenset({issuer, token_endpoint}))
+            return _by_private_key(connection, token, now, frozenset({issuer, token_endpoint}), use_up)
     workload = trust_domains.verify(text, now, audiences=frozenset({issuer}))
     if is_spiffe != (trust_domains.kind_of(workload.trust_domain) == "spiffe"):
         raise TokenRefused("client.assertion_type")
-    return _by_workload(connection, workload)
+    return _by_workload(connection, workload, use_up)
 
 
-def _by_workload(connection: Connection, workload: Workload) -> Client:
+def _by_workload(connection: Connection, workload: Workload, use_up: UseUp) -> Client:
     client = agents.find_by_workload(
         connection, workload.trust_domain, workload.subject
     ) or _server_of_workload(connection, workload)
     if client is None:
         raise TokenRefused("client.unknown")
     if workload.refuse_repeated_jti and workload.jti is not None:
-        replay.remember(connection, workload.issuer, workload.jti, workload.expires_at)
+        use_up(workload.issuer, workload.jti, workload.expires_at)
     return client
 
 
@@ -175,7 +182,11 @@ def _server_of_workload(connection: Connection, workload: Workload) -> ResourceS
 
 
 def _by_private_key(
-    connection: Connection, token: UnverifiedToken, now: datetime, audiences: frozenset[str]
+    connection: Connection,
+    token: UnverifiedToken,
+    now: datetime,
+    audiences: frozenset[str],
+    use_up: UseUp,
 ) -> Client:
     client_id = text_claim(token.claims, "sub", _LONGEST_ID)
     jti = text_claim(token.claims, "jti", _LONGEST_JTI)
@@ -191,7 +202,7 @@ def _by_private_key(
     verify(token, _registered_keys(client.jwks or ""), ALGORITHMS)
     # INVARIANT: a jti is written down only after its signature was good, so nobody can use up another's
     # (test_a_forged_client_assertion_uses_up_nothing).
-    replay.remember(connection, f"client:{client_id}", jti, expires_at)
+    use_up(f"client:{client_id}", jti, expires_at)
     return client
 
 

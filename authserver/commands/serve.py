@@ -65,6 +65,8 @@ def _run(settings: ServerSettings) -> None:
         lambda: log.info("server.listening", host=settings.host, port=settings.port, workers=settings.workers)
     )
     server.on_shutdown(lambda: log.info("server.stopped"))
+    # What is imported before the workers are made is shared by all of them.
+    resolve_name("authserver.app")
     # Until a worker serves, SIGTERM ends it at once: the handler that it has from its parent would do nothing there.
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     server.serve(target_loader=_load)

@@ -154,13 +154,14 @@ def release_expired(
 ) -> int:
     """Give back what tokens held that died unused, and authorizations that nobody captured; returns how many.
 
-    At most `most` at a time. Any number of processes may do it at once.
+    At most `most` at a time. Any number of processes may do it at once. Of one root it waits for what others are giving
+    back just now, so that its caller may count on it; of all roots it leaves that to them.
     """
     query = select(*actions.COLUMNS).where(
         _ACTIONS.c.ends_at <= now, _ACTIONS.c.state.in_(("reserved", "authorized"))
     )
     if root_id is not None:
         query = query.where(_ACTIONS.c.root_id == root_id)
-    query = query.order_by(_ACTIONS.c.ends_at).limit(most).with_for_update(skip_locked=True)
+    query = query.order_by(_ACTIONS.c.ends_at).limit(most).with_for_update(skip_locked=root_id is None)
     due = [ActionRecord(*row) for row in connection.execute(query)]
     return sum(release(connection, action, "expire", stored, now) for action in due)

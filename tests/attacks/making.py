@@ -53,7 +53,11 @@ def record_of(world: World, grant_id: str) -> DelegationRecord:
 
 
 def handed_on(
-    world: World, parent: Granted, agent: str = "price-scout", details: dict[str, Any] | None = None
+    world: World,
+    parent: Granted,
+    agent: str = "price-scout",
+    details: dict[str, Any] | None = None,
+    child_id: str | None = None,
 ) -> Granted:
     """A delegation below `parent` for another agent, written as rows: the same bounds unless `details` say others."""
     above = record_of(world, parent.grant_id)
@@ -61,7 +65,7 @@ def handed_on(
     if details is not None:
         parsed = parse_delegation(strict_json.parse(json.dumps(details)), world.services.vocabulary)
     parsed = replace(parsed, not_before=parsed.not_before or above.not_before)
-    child_id = secrets.token_urlsafe(16)
+    child_id = child_id or secrets.token_urlsafe(16)
     delegation = {
         "root_id": above.root_id,
         "id": child_id,

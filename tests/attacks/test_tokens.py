@@ -6,6 +6,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from joserfc import jwe
 from joserfc.jwk import ECKey, RSAKey
 
 from authserver.actors import agents
+from authserver.actors.client_authentication import JWT_SPIFFE
+from authserver.actors.workload_files import make_assertion
 from tests.attacks.forge import (
     ABSENT,
     P256_ORDER,
@@ -32,6 +35,7 @@ from tests.attacks.forge import (
     sign_text,
     signature_of,
     signing_input,
+    twisted,
     with_numbers,
     with_signature,
 )
@@ -56,6 +60,7 @@ from tests.attacks.scene import (
     WORKLOAD,
     Place,
     Scene,
+    other_domain,
 )
 from tests.world import BASKET_HELPER, MARKET, World, make_agent, running_world
 
@@ -620,10 +625,6 @@ def _in_standard_alphabet(text: str) -> str:
     return text.replace("-", "+").replace("_", "/")
 
 
-def _with_special_letters(draft: Draft) -> Draft:
-    return draft.changed({"x": "???>>>~~~"}, x="???>>>~~~", y="??>~?>~")
-
-
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "=": lambda text: text + "=" * (-len(text) % 4),
     "one =": lambda text: text + "=",
@@ -1074,3 +1075,120 @@ usable_keys({{"keys": [{{"kty": "oct", "k": "AA", "kid": {kid!r}}}]}}, uses=froz
     assert len(ran.stderr.strip("\n").split("\n")) == 1
     assert ran.stderr.rstrip("\n").isprintable()
     assert ran.stderr.isascii()
+
+
+# --- A15: a second signature that is as good ------------------------------------------------------------------
+
+
+def test_A15_an_action_token_has_one_fate_under_both_of_its_signatures(world: World) -> None:
+    first, second = (world.exchange(world.granted().grant).json()["access_token"] for _ in range(2))
+    assert world.introspect(twisted(first)) == world.introspect(first)
+    assert world.introspect(twisted(first))["active"]
+    for ended, shown in ((first, twisted(first)), (twisted(second), second)):
+        assert world.introspect(shown)["active"]
+        answer = world.post("/oauth/revoke", _as_svid(world.assertion()) | {"token": ended})
+        assert answer.status_code == 200
+        assert world.introspect(shown) == {"active": False}
+        assert world.introspect(ended) == {"active": False}
+    assert world.rows().reserved == 0
+
+
+def test_A15_a_grant_has_one_fate_under_both_of_its_signatures(world: World) -> None:
+    grant = world.granted().grant
+    assert world.exchange(grant).status_code == 200
+    assert world.exchange(twisted(grant)).status_code == 200
+    answer = world.post("/oauth/revoke", _as_svid(world.assertion()) | {"token": twisted(grant)})
+    assert answer.status_code == 200
+    for revoked in (grant, twisted(grant)):
+        with world.nothing_happens("delegation.revoked"):
+            world.refuses(world.exchange(revoked), "invalid_request")
+
+
+def test_A15_a_budget_is_one_for_both_signatures_of_its_grant(world: World) -> None:
+    grant = world.granted(limits={"currency": "EUR", "per_action": "80.00", "total": "50.00"}).grant
+    assert world.exchange(grant).status_code == 200
+    with world.nothing_happens("limits.total"):
+        world.refuses(world.exchange(twisted(grant)), "invalid_authorization_details")
+
+
+def test_A15_an_idempotency_key_stands_for_the_text_that_came_with_it(world: World) -> None:
+    grant, key = world.granted().grant, {"Idempotency-Key": "k-1"}
+    assert world.exchange(grant, headers=key).status_code == 200
+    with world.nothing_happens("idempotency_key.reused"):
+        world.refuses(world.exchange(twisted(grant), headers=key), "invalid_request")
+
+
+@pytest.mark.parametrize("place", [pytest.param(place, id=place.name) for place in (*PRIVATE_KEY_JWT, PROOF)])
+def test_A15_what_is_used_once_is_used_up_under_both_of_its_signatures(
+    either_scene: Scene, place: Place
+) -> None:
+    for first in (lambda token: token, twisted):
+        token = either_scene.draft(place).signed()
+        assert either_scene.show(place, first(token)).status_code == 200
+        for again in (token, twisted(token)):
+            either_scene.refuses(place, again, "replayed" if place is PROOF else "client.replayed")
+
+
+def test_A15_an_assertion_that_is_used_once_is_used_up_under_both_of_its_signatures(
+    database_url: str, tmp_path: Path
+) -> None:
+    once = other_domain(tmp_path / "once", "once.example", refuse_repeated_jti=True)
+    subject = "spiffe://once.example/agent"
+    with running_world(database_url, tmp_path / "world", trust_domains=[once]) as world:
+        agent = make_agent("once", subject, world.clock.now(), trust_domain="once.example")
+        world.services.database.write(lambda connection: agents.create(connection, agent))
+        grant = world.granted(agent="once").grant
+        for first in (lambda token: token, twisted):
+            token = make_assertion(
+                tmp_path / "once", subject, world.issuer, timedelta(seconds=300), world.clock.now()
+            )
+            assert world.exchange(grant, actor_token=first(token)).status_code == 200
+            for again in (token, twisted(token)):
+                with world.nothing_happens("actor.replayed"):
+                    world.refuses(world.exchange(grant, actor_token=again), "invalid_request")
+
+
+def _as_svid(assertion: str) -> dict[str, str]:
+    return {"client_assertion_type": JWT_SPIFFE, "client_assertion": assertion}
+
+
+# --- one attack of each row on both databases ----------------------------------------------------------------
+
+ONE_OF_EACH: dict[str, tuple[Change, str]] = {
+    "A01": (lambda draft: draft.changed({"alg": "none"}).signed(), "jws.alg"),
+    "A02": (
+        lambda draft: mac_text(draft.changed({"alg": "HS256"}).signing_input, faces(draft.key)["PEM"]),
+        "jws.alg",
+    ),
+    "A03": (lambda draft: draft.signed(ATTACKER), "jws.signature"),
+    "A04": (SIGNATURES["r = s = 0"], "jws.signature"),
+    "A05": (lambda draft: draft.changed({"x5u": ELSEWHERE}).signed(ATTACKER), "jws.key_in_header"),
+    "A06": (lambda draft: draft.changed(CRITICAL["unknown name"]).signed(), "jws.crit"),
+    "A07": (_encrypted, "jws.form"),
+    "A08": (HUGE["claims of 16 KiB"][0], "jws.size"),
+    "A09": (lambda draft: draft.signed_bytes(claims=_twice(draft.claims, "jti", "z")), "jws.claims"),
+    "A10": (lambda draft: draft.signed() + "=", "jws.form"),
+    "A14": (lambda draft: draft.changed({"kid": "k\nk"}).signed(), "jws.kid"),
+}
+
+
+@at(*EACH_READER)
+@pytest.mark.parametrize(
+    ("change", "reason"), [pytest.param(*case, id=name) for name, case in ONE_OF_EACH.items()]
+)
+def test_A01_to_A14_one_attack_of_each_row_on_both_databases(
+    either_scene: Scene, place: Place, change: Change, reason: str
+) -> None:
+    either_scene.refuses(place, change(either_scene.draft(place)), reason)
+
+
+@at(*EACH_ASSERTION)
+def test_A12_and_A13_on_both_databases(either_scene: Scene, place: Place) -> None:
+    draft = either_scene.draft(place)
+    either_scene.refuses(place, draft.changed(exp=ABSENT).signed(), "jwt.exp")
+    either_scene.refuses(place, draft.changed(aud=[either_scene.world.issuer, MARKET]).signed(), "jwt.aud")
+
+
+def test_A11_on_both_databases(either_scene: Scene) -> None:
+    either_scene.refuses(GRANT, _action_token(either_scene), "token.typ")
+    either_scene.refuses(ASSERTION, either_scene.grant, "assertion.own_token")
