@@ -72,12 +72,8 @@ def _oauth(services: Services) -> Blueprint:
         lambda redemption_id, verb: settlement.step(services, request, redemption_id, verb),
     )
     _route(routes, "GET", "/oauth/jwks", lambda: metadata.jwks_response(services))
-    _route(
-        routes,
-        "GET",
-        "/oauth/status/<int:list_id>",
-        status.respond,
-    )
+    # No list has an id that the database could not hold.
+    _route(routes, "GET", f"/oauth/status/<int(max={2**63 - 1}):list_id>", status.respond)
     _route(
         routes,
         "GET",

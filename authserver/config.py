@@ -154,6 +154,12 @@ class DelegationsSettings(_Section):
     longest_days: int = Field(default=90, ge=1, le=3660)
 
 
+class LedgerSettings(_Section):
+    """What the ledger holds for agents."""
+
+    open_reservations: int = Field(default=25_000, ge=1, le=10_000_000)
+
+
 class DpopSettings(_Section):
     """Proof of possession (RFC 9449) at the token endpoint."""
 
@@ -230,6 +236,7 @@ class Settings(BaseSettings):
     keys: KeysSettings = KeysSettings()
     catalogue: CatalogueSettings = CatalogueSettings()
     delegations: DelegationsSettings = DelegationsSettings()
+    ledger: LedgerSettings = LedgerSettings()
     dpop: DpopSettings = DpopSettings()
     log: LogSettings = LogSettings()
     trust_domains: tuple[TrustDomainSettings, ...]

@@ -52,8 +52,6 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         engine = _sqlite_engine if self.is_sqlite else _postgresql_engine
         self.engine = engine(self.url, pool_size, statement_timeout)
-        # A writer on SQLite takes the write lock at its start: a read that grows into a write could not be retried.
-        self._writer = self.engine.execution_options(authserver_begin="BEGIN IMMEDIATE")
         self._queue = _WriterQueue(self.url.database if self.is_sqlite else None)
 
     def write(self, work: Callable[[Connection], Result]) -> Result:
@@ -64,7 +62,10 @@ class Database:
         """
         for attempt in range(_TRIES):
             try:
-                with self._queue, self._writer.connect() as connection:
+                with self._queue, self.engine.connect() as connection:
+                    if self.is_sqlite:
+                        # The write lock at once: a read that grows into a write could not be retried.
+                        connection.exec_driver_sql("BEGIN IMMEDIATE")
                     result = work(connection)
                     _commit(connection)
                     return result
@@ -81,6 +82,8 @@ class Database:
         """Run `work`, which changes nothing, on one consistent connection. Raises `Refusal` with 503."""
         try:
             with self.engine.connect() as connection:
+                if self.is_sqlite:
+                    connection.exec_driver_sql("BEGIN")
                 return work(connection)
         except (SQLAlchemyError, OSError) as error:
             raise _unavailable_after(error) from error
@@ -161,6 +164,7 @@ def _sqlite_engine(url: URL, pool_size: int, timeout: int) -> Engine:
         connect_args={"timeout": timeout / 1000, "check_same_thread": False},
         pool_size=32,  # a connection is a file handle here; one for each thread that reads
         max_overflow=0,
+        pool_reset_on_return=None,  # every transaction here is committed or rolled back by its own end
     )
 
     @event.listens_for(engine, "connect")
@@ -174,10 +178,6 @@ def _sqlite_engine(url: URL, pool_size: int, timeout: int) -> Engine:
         cursor.execute("PRAGMA recursive_triggers=ON")
         cursor.close()
 
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get("authserver_begin", "BEGIN"))
-
     return engine
 
 
@@ -187,6 +187,7 @@ def _postgresql_engine(url: URL, pool_size: int, timeout: int) -> Engine:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
+        pool_reset_on_return=None,  # every transaction here is committed or rolled back by its own end
         connect_args={"connect_timeout": 5, "options": f"-c statement_timeout={timeout}"},
     )
 

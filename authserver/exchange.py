@@ -3,17 +3,16 @@
 RFC 8693, contract §6. One transaction; the token is signed from the committed row.
 """
 
-import json
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from authserver import dpop, jose
+from authserver import dpop, jose, strict_json
 from authserver.actors import agents, replay, resource_servers
 from authserver.actors.agents import Agent
-from authserver.actors.client_authentication import ClientCredentials, authenticate, failed
+from authserver.actors.client_authentication import ClientCredentials, authenticate, failed, prepare
 from authserver.actors.resource_servers import ResourceServer
 from authserver.actors.trust_domains import Workload
 from authserver.audit.events import Record
@@ -52,9 +51,7 @@ class ExchangeRequest:
     resource: str | None
     audience: str | None
     task_id: str | None
-    waits_for_approval: bool
-    idempotency_key: str | None
-    fingerprint: bytes  # SHA-256 of all that makes two requests the same
+    repeatable: Request | None  # its Idempotency-Key, and what makes another request the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +98,7 @@ def exchange(services: Services, request: ExchangeRequest, attempt: Attempt, now
         grant=_grant(services, request, now),
         proof=_proof(services, request, now),
     )
+    prepare(request.credentials, services.trust_domains, now, services.issuer)
     index = services.status_indexes.take()
     committed: _Committed | None = None
     try:
@@ -276,11 +274,11 @@ class _Exchange:
 
     def _earlier(self, agent: Agent, chain: Chain, target: ResourceServer) -> _Committed | None:
         """The action that the same key and request led to before."""
-        key = self.request.idempotency_key
-        earlier = idempotency.find(self.connection, agent.client_id, key) if key is not None else None
-        if earlier is None:
+        request = self._repeatable()
+        earlier = idempotency.find(self.connection, agent.client_id, request.key) if request else None
+        if request is None or earlier is None:
             return None
-        if earlier.request_hash != self._request_hash():
+        if earlier.request_hash != request.fingerprint:
             raise Refusal(
                 "invalid_request",
                 "the Idempotency-Key stood for another request",
@@ -293,10 +291,12 @@ class _Exchange:
             )
         return _Committed(action, chain, target.identifier, is_new=False)
 
-    def _request_hash(self) -> bytes:
+    def _repeatable(self) -> Request | None:
         # Contract §6: a retry may bring fresh assertions and a fresh proof; the DPoP key stays.
-        proof = self.proven.proof
-        return self.request.fingerprint + (proof.jkt.encode() if proof is not None else b"")
+        request, proof = self.request.repeatable, self.proven.proof
+        if request is None or proof is None:
+            return request
+        return Request(request.key, request.fingerprint + proof.jkt.encode())
 
     def _entry(self) -> CatalogueEntry:
         entry = self.services.vocabulary.catalogue.get(self.request.asked.action)
@@ -336,7 +336,8 @@ class _Exchange:
         return answer
 
     def _answer(self, agent: Agent, chain: Chain, target: ResourceServer) -> Permit | Refuse | NeedsApproval:
-        situation = Situation(target.identifier, target.merchant, agent.actions)
+        open_reservations = self.services.settings.ledger.open_reservations
+        situation = Situation(target.identifier, target.merchant, agent.actions, open_reservations)
         spent = allowances(self.connection, chain, self.now)
         return decide(spent, self.request.asked, situation, self.services.vocabulary)
 
@@ -362,7 +363,7 @@ class _Exchange:
             action=granted.action,
             budget=entry.budget,
             state="reserved",
-            details=json.dumps(granted.to_json(), separators=(",", ":"), ensure_ascii=False),
+            details=strict_json.write(granted.to_json()),
             scope=self.request.by_scope,
             amount=granted.amount.minor if granted.amount is not None else 0,
             authorized=0,
@@ -379,11 +380,11 @@ class _Exchange:
         )
 
     def _reserve(self, chain: Chain, action: ActionRecord, permit: Permit) -> None:
-        if self.request.idempotency_key is not None:
+        if request := self._repeatable():
             idempotency.remember(
                 self.connection,
                 action.client_id,
-                Request(self.request.idempotency_key, self._request_hash()),
+                request,
                 root_id=action.root_id,
                 action_id=action.id,
                 expires_at=action.expires_at + _KEY_KEPT,

@@ -15,13 +15,20 @@ from authserver.tokens.action_tokens import ActionClaims
 
 
 def introspect(
-    services: Services, connection: Connection, unverified_token: str, caller: ResourceServer, now: datetime
+    services: Services, unverified_token: str, caller: ResourceServer, now: datetime
 ) -> ActionClaims | None:
     """The claims of a token that is live and addressed to the caller; None for all else, whatever the reason."""
     try:
+        # Before the transaction: to verify may need the database, and nobody waits for one connection with another.
         jti = services.action_tokens.read(unverified_token, now)
     except jose.TokenRefused:
         return None
+    return services.database.read(lambda connection: _live(services, connection, jti, caller, now))
+
+
+def _live(
+    services: Services, connection: Connection, jti: str, caller: ResourceServer, now: datetime
+) -> ActionClaims | None:
     action = actions.find(connection, jti)
     # RFC 7662 §4: to whom a token is not addressed, it does not exist.
     if action is None or action.resource_server_id != caller.id or not action.is_live(now):

@@ -7,7 +7,6 @@ names.
 
 import base64
 import hashlib
-import json
 import re
 import threading
 from collections import Counter, OrderedDict
@@ -345,7 +344,7 @@ def sign(claims: Mapping[str, object], *, key: SigningKey, typ: str) -> str:
 
 
 def _json_bytes(value: Mapping[str, object]) -> bytes:
-    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
+    return strict_json.write(value).encode("ascii")
 
 
 def _encode(value: bytes) -> str:

@@ -150,6 +150,7 @@ class Budget(Base):
         CheckConstraint("refunded <= captured", name="refund"),
         CheckConstraint("reserved + authorized + captured - refunded <= total_limit", name="total"),
         CheckConstraint("action_count >= 0 AND action_count <= count_limit", name="count"),
+        CheckConstraint("open_count >= 0 AND open_count <= action_count", name="open"),
     )
     root_id: Mapped[str] = mapped_column(primary_key=True)
     delegation_id: Mapped[str] = mapped_column(primary_key=True)
@@ -160,6 +161,9 @@ class Budget(Base):
     refunded: Mapped[int] = mapped_column(server_default=text("0"))
     count_limit: Mapped[int | None]
     action_count: Mapped[int] = mapped_column(server_default=text("0"))
+    open_count: Mapped[int] = mapped_column(
+        server_default=text("0")
+    )  # those of them that are still `reserved`
 
 
 class BudgetWindow(Base):

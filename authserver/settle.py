@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from authserver import jose
+from authserver import jose, strict_json
 from authserver.actors.resource_servers import ResourceServer
 from authserver.audit.events import Record
 from authserver.db import Conflict, hold_off_revocations
@@ -74,8 +74,11 @@ def redeem(
 ) -> Answer:
     """Use a token, once. Raises `Refusal` (404, 409, 422) after which everything stands as before."""
 
+    # Before the transaction: to verify may need the database, and nobody waits for one connection with another.
+    jti = _jti(services, redemption.unverified_token, now)
+
     def settle(connection: Connection) -> Answer:
-        used = _by_token(services, connection, redemption.unverified_token, caller, now)
+        used = _by_id(services, connection, jti, caller)
         _note(record, used.action)
         _unused(services, connection, used, now)
         amount = _actual(redemption.amount, used)
@@ -162,7 +165,7 @@ def _once(
                 request,
                 root_id=answer.action.root_id,
                 action_id=answer.action.id,
-                answer=json.dumps([answer.status, answer.body]),
+                answer=strict_json.write([answer.status, answer.body]),
                 expires_at=now + _KEY_KEPT,
             )
         return answer
@@ -182,14 +185,11 @@ def _answered_before(earlier: idempotency.Earlier, request: Request) -> Answer:
     return Answer(status, body)
 
 
-def _by_token(
-    services: Services, connection: Connection, unverified_token: str, caller: ResourceServer, now: datetime
-) -> _Used:
+def _jti(services: Services, unverified_token: str, now: datetime) -> str:
     try:
-        jti = services.action_tokens.read(unverified_token, now)
+        return services.action_tokens.read(unverified_token, now)
     except jose.TokenRefused as error:
         raise _not_found("token") from error
-    return _by_id(services, connection, jti, caller)
 
 
 def _by_id(services: Services, connection: Connection, action_id: str, caller: ResourceServer) -> _Used:

@@ -94,3 +94,10 @@ def _constant(_name: str) -> Never:
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_integer, parse_float=_fraction, parse_constant=_constant
 )
+# One encoder for all: to make one costs more than a small object.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def write(value: object) -> str:
+    """One line of JSON in ASCII without spaces, for rows and tokens. Raises `ValueError` for a number that is none."""
+    return _ENCODER.encode(value)

@@ -1,12 +1,15 @@
 """The WSGI application of one server process, built from the configuration when this module is imported."""
 
-from authserver import upkeep
+from authserver import guard, upkeep
 from authserver.app import create_app
 from authserver.config import ConfigurationError
 
 try:
-    application = create_app()
+    _app = create_app()
 except ConfigurationError as error:
     raise SystemExit(str(error)) from error
 
-upkeep.start(application.extensions["authserver"])
+_services = _app.extensions["authserver"]
+upkeep.start(_services)
+# A request at work has a connection to the database; more at once would only wait for one.
+application = guard.Gate(_app, _services.settings.database.pool_size)

@@ -57,21 +57,56 @@ def running(
     command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path | None = None
 ) -> Iterator[Program]:
     """Start `command` in `folder`; end it, and what it started, at the end of the block, however that comes."""
-    with contextlib.ExitStack() as closing:
-        output = closing.enter_context(log.open("wb")) if log else None
-        process = subprocess.Popen(  # noqa: S603  # our own programs, no shell
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output and subprocess.STDOUT,
-            env={**os.environ, **environment},
-            cwd=folder,
-            start_new_session=True,  # so that it and its workers can be ended together, and nothing else
-        )
-    try:
+    with contextlib.ExitStack() as ending:
+        output = ending.enter_context(log.open("wb")) if log else None
+        with _held_back():
+            process = subprocess.Popen(  # noqa: S603  # our own programs, no shell
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output and subprocess.STDOUT,
+                env={**os.environ, **environment},
+                cwd=folder,
+                start_new_session=True,  # so that it and its workers can be ended together, and nothing else
+            )
+            ending.callback(_end, process)
         yield Program(process, log)
+
+
+def finished(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path
+) -> "subprocess.CompletedProcess[str]":
+    """Run `command` in `folder` to its end; what it printed, and its exit code."""
+    with contextlib.ExitStack() as ending:
+        with _held_back():
+            process = subprocess.Popen(  # noqa: S603  # our own programs, no shell
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, **environment},
+                cwd=folder,
+                text=True,
+            )
+            ending.enter_context(process)
+            ending.callback(process.kill)
+        output, errors = process.communicate()
+        return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """Let SIGTERM and Ctrl-C wait until a process that is being started is known by its number."""
+    arrived: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, lambda number, _: arrived.append(number)) for number in numbers}
+    try:
+        yield
     finally:
-        _end(process)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in arrived:
+            signal.raise_signal(number)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

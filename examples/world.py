@@ -4,8 +4,6 @@ Everything is made as an operator would, with the verbs of manage.py.
 """
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from authserver.actors.workload_files import create_domain
+from examples.processes import finished
 
 ROOT = Path(__file__).resolve().parent.parent
 DOMAIN = "example.org"
@@ -50,15 +49,7 @@ class Operator:
 
     def run(self, *arguments: str) -> str:
         """What a verb prints. Raises `VerbFailed`."""
-        done = subprocess.run(  # noqa: S603  # our own program, no shell
-            [sys.executable, "manage.py", *arguments],
-            cwd=ROOT,
-            env={**os.environ, **self.environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = finished([sys.executable, "manage.py", *arguments], self.environment, ROOT)
         if done.returncode:
             raise VerbFailed(f"manage.py {' '.join(arguments)}\n{(done.stderr or done.stdout).strip()}")
         return done.stdout.strip()

@@ -4,6 +4,7 @@ import base64
 import hmac
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
@@ -73,8 +74,9 @@ def authenticate(
     """The enabled agent or resource server that sent a request.
 
     `connection` must be of a transaction that is committed afterwards: a `jti` that may be used once is
-    written down in it. Where it may be rolled back, `use_up` does that and remembers. Raises `Refusal`: `invalid_request` where two ways are used at once (RFC 6749 §2.3),
-    else `invalid_client` with 401 and one description for all causes; `rule` tells them apart for the audit.
+    written down in it. Where it may be rolled back, `use_up` writes it down and remembers to do so again.
+    Raises `Refusal`: `invalid_request` where two ways are used at once (RFC 6749 §2.3), else
+    `invalid_client` with 401 and one description for all causes; `rule` tells them apart for the audit.
     """
     if credentials.authorization is not None and credentials.client_assertion is not None:
         raise Refusal("invalid_request", "more than one way of client authentication", rule="client.two_ways")
@@ -107,6 +109,16 @@ def _check_standing(client: Client, client_id: str | None) -> None:
     own_id = client.client_id if isinstance(client, Agent) else client.id
     if client_id is not None and client_id != own_id:
         raise TokenRefused("client.other_client_id")
+
+
+def prepare(credentials: ClientCredentials, trust_domains: TrustDomains, now: datetime, issuer: str) -> None:
+    """Fetch what `authenticate` will need to verify a workload assertion: to be called before its transaction.
+
+    A slow key server must not hold the database's locks; what is verified here is remembered there.
+    """
+    if credentials.client_assertion is not None:
+        with suppress(TokenRefused):
+            trust_domains.verify(credentials.client_assertion, now, audiences=frozenset({issuer}))
 
 
 def _by_secret(connection: Connection, unverified_header: str) -> ResourceServer:

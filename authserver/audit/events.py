@@ -7,6 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Row, select
 
+from authserver import strict_json
 from authserver.errors import Refusal
 from authserver.schema import AuditEvent, table_of
 
@@ -55,7 +56,7 @@ class Record:
             "delegation_id": self.delegation_id,
             "action_id": self.action_id,
             "rule": self.rule,
-            "data": json.dumps(self.data, separators=(",", ":"), ensure_ascii=True),
+            "data": strict_json.write(self.data),
         }
         connection.execute(_INSERT, row)
 

@@ -2,19 +2,23 @@
 
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from pkgutil import resolve_name
 from typing import Any
 
 import click
 import structlog
 from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
 
+from authserver import guard
 from authserver.commands.context import Failed, opened
 from authserver.config import ServerSettings
 from authserver.logs import configure_logging
@@ -22,8 +26,11 @@ from authserver.logs import configure_logging
 log = structlog.get_logger()
 
 APPLICATION = "authserver.wsgi:application"
-# Python runs one thread of a process at a time; the others are there for those that wait for the database.
-BLOCKING_THREADS = 4
+# A thread waits here for each body that arrives slowly; `guard.Gate` lets few of them work. They are made when needed.
+BLOCKING_THREADS = 1_024
+# How long a connection may send its headers, be kept alive, or wait for an answer: in seconds.
+SILENT_SECONDS = 10
+MOST_CONNECTIONS = 16_384
 # Running requests have this long after SIGTERM (F14: under 10 s in all).
 STOP_SECONDS = 8
 
@@ -56,6 +63,12 @@ def _run(settings: ServerSettings) -> None:
         websockets=False,
         workers=settings.workers,
         blocking_threads=BLOCKING_THREADS,
+        runtime_threads=1,
+        backlog=4_096,
+        backpressure=_connections(),
+        http1_settings=HTTP1Settings(
+            header_read_timeout=SILENT_SECONDS * 1_000, keep_alive=True, max_buffer_size=65_536
+        ),
         workers_kill_timeout=STOP_SECONDS,
         respawn_failed_workers=True,
         log_level=LogLevels.warning,
@@ -69,7 +82,14 @@ def _run(settings: ServerSettings) -> None:
     resolve_name("authserver.app")
     # Until a worker serves, SIGTERM ends it at once: the handler that it has from its parent would do nothing there.
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-    server.serve(target_loader=_load)
+    server.serve(target_loader=partial(_load, settings.port))
+
+
+def _connections() -> int:
+    """How many connections a process takes at once: each is an open file, and some are needed for other things."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return max(64, min(MOST_CONNECTIONS, most - 256))
 
 
 def _address(host: str, port: int) -> str:
@@ -86,8 +106,9 @@ def _address(host: str, port: int) -> str:
     return str(address[0])
 
 
-def _load(target: str) -> Callable[..., Any]:
+def _load(port: int, target: str) -> Callable[..., Any]:
     """Build the application, in the process that will serve it."""
+    guard.end_silent_connections(port, SILENT_SECONDS)
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
     application: Callable[..., Any] = resolve_name(target)
     return application

@@ -38,6 +38,7 @@ class DelegationRecord:
     revocations_before: int
     total_spent: int  # reserved + authorized + captured - refunded
     action_count: int
+    open_count: int  # debits among them whose token was not used yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ _LINKS: Select[tuple[object, ...]] = select(
     _DELEGATIONS,
     _SPENT.label("total_spent"),
     _BUDGETS.c.action_count,
+    _BUDGETS.c.open_count,
     _AGENTS.c.trust_domain,
     _AGENTS.c.subject,
     _AGENTS.c.disabled_at.label("agent_disabled_at"),
@@ -164,4 +166,5 @@ def _record(row: Row[tuple[object, ...]], stored: StoredDetails) -> DelegationRe
         revocations_before=row.revocations_before,
         total_spent=row.total_spent,
         action_count=row.action_count,
+        open_count=row.open_count,
     )

@@ -1,6 +1,5 @@
 """Details as they stand in rows: written once, parsed once for each process."""
 
-import json
 from functools import lru_cache
 
 from authserver import strict_json
@@ -19,7 +18,7 @@ class StoredDetails:
 
     def write(self, details: DelegationDetails) -> str:
         """One line of JSON that `read` takes."""
-        return json.dumps(details.to_json(), separators=(",", ":"), ensure_ascii=False)
+        return strict_json.write(details.to_json())
 
     def _parsed(self, text: str) -> DelegationDetails:
         return parse_delegation(strict_json.parse(text, max_bytes=_MAX_BYTES), self.vocabulary)

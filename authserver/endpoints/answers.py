@@ -1,10 +1,10 @@
 """Answers as JSON, and the one shape of an error."""
 
-import json
 from collections.abc import Iterable, Mapping
 
 from flask import Response
 
+from authserver import strict_json
 from authserver.errors import Refusal
 
 
@@ -12,7 +12,7 @@ def json_answer(
     body: Mapping[str, object], status: int = 200, headers: Iterable[tuple[str, str]] = ()
 ) -> Response:
     """A JSON body that nobody keeps: it may have a secret in it (RFC 6749 §5.1)."""
-    response = Response(json.dumps(body), status, mimetype="application/json")
+    response = Response(strict_json.write(body), status, mimetype="application/json")
     response.headers["Cache-Control"] = "no-store"
     response.headers["Pragma"] = "no-cache"
     for name, value in headers:

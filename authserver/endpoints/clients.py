@@ -4,7 +4,7 @@ from datetime import datetime
 
 from flask import Request
 
-from authserver.actors.client_authentication import Client, ClientCredentials, authenticate
+from authserver.actors.client_authentication import Client, ClientCredentials, authenticate, prepare
 from authserver.endpoints.forms import Form, read_form
 from authserver.services import Services
 
@@ -21,6 +21,7 @@ def client_of(services: Services, credentials: ClientCredentials, now: datetime)
 
     In a transaction of its own: an assertion stays used, whatever becomes of the request that it came with.
     """
+    prepare(credentials, services.trust_domains, now, services.issuer)
     # Only an assertion has a `jti` to be written down; a secret is looked up, which costs less.
     run = services.database.read if credentials.client_assertion is None else services.database.write
     return run(

@@ -7,8 +7,8 @@ from urllib.parse import parse_qsl
 from flask import Request
 
 from authserver.errors import Refusal
+from authserver.guard import MAX_BODY_BYTES
 
-MAX_BODY_BYTES = 131_072
 _MAX_PARAMETERS = 64
 
 

@@ -37,7 +37,7 @@ def _respond(services: Services, request: Request) -> Response:
     caller = client_of(services, credentials(form, request.headers), now)
     if not isinstance(caller, ResourceServer):
         return json_answer(_answer(None))
-    claims = services.database.read(lambda connection: introspect(services, connection, token, caller, now))
+    claims = introspect(services, token, caller, now)
     if request.accept_mimetypes.best == MEDIA_TYPE:
         return _signed(services, _answer(claims), caller, now)
     return json_answer(_answer(claims))

@@ -14,7 +14,7 @@ from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
 from flask import Request, Response
 from werkzeug.datastructures import Headers
 
-from authserver import exchange
+from authserver import exchange, strict_json
 from authserver.actors.client_authentication import ClientCredentials
 from authserver.endpoints.answers import error_answer, json_answer
 from authserver.endpoints.forms import Form, read_form
@@ -124,6 +124,7 @@ def parse_exchange(form: Form, headers: Headers, services: Services) -> Exchange
         raise _malformed("actor_token_type takes a JWT", "form.actor_token_type")
     if form.one("requested_token_type") not in (None, ACCESS_TOKEN):
         raise _malformed("requested_token_type takes an access token", "form.requested_token_type")
+    _completion_mode(form)
     asked, by_scope = _asked(form, services)
     return ExchangeRequest(
         unverified_subject_token=subject_token,
@@ -135,9 +136,7 @@ def parse_exchange(form: Form, headers: Headers, services: Services) -> Exchange
         resource=_target(form, "resource"),
         audience=_target(form, "audience"),
         task_id=_task_id(form),
-        waits_for_approval=_waits(form),
-        idempotency_key=idempotency.parse_key(headers.get("Idempotency-Key")),
-        fingerprint=_fingerprint(form),
+        repeatable=_repeatable(form, headers),
     )
 
 
@@ -175,11 +174,9 @@ def _task_id(form: Form) -> str | None:
     return task_id
 
 
-def _waits(form: Form) -> bool:
-    mode = form.one("completion_mode")
-    if mode not in (None, "deferred"):
+def _completion_mode(form: Form) -> None:
+    if form.one("completion_mode") not in (None, "deferred"):
         raise _malformed("completion_mode takes deferred", "form.completion_mode")
-    return mode is not None
 
 
 def _proof(headers: Headers) -> str | None:
@@ -190,9 +187,12 @@ def _proof(headers: Headers) -> str | None:
     return proof
 
 
-def _fingerprint(form: Form) -> bytes:
+def _repeatable(form: Form, headers: Headers) -> idempotency.Request | None:
+    key = idempotency.parse_key(headers.get("Idempotency-Key"))
+    if key is None:
+        return None
     same = sorted((name, values) for name, values in form.parameters.items() if name not in _FRESH_EACH_TIME)
-    return hashlib.sha256(json.dumps(same).encode()).digest()
+    return idempotency.Request(key, hashlib.sha256(strict_json.write(same).encode()).digest())
 
 
 def _answer(issued: Issued, now: int) -> dict[str, object]:

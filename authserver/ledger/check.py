@@ -17,7 +17,7 @@ from authserver.schema import Action, Budget, BudgetWindow, Transfer, table_of
 _ACTIONS, _BUDGETS = table_of(Action), table_of(Budget)
 _WINDOWS, _TRANSFERS = table_of(BudgetWindow), table_of(Transfer)
 
-_TOTALS = ("reserved", "authorized", "captured", "refunded", "action_count")
+_TOTALS = ("reserved", "authorized", "captured", "refunded", "action_count", "open_count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,7 @@ def _add(
     for name in ("reserved", "authorized", "captured", "refunded"):
         totals[link.id, name] += getattr(effect, name) * moved
     totals[link.id, "action_count"] += effect.count
+    totals[link.id, "open_count"] += effect.open
     merchant = actions.merchant_of(action)
     for rule, window, _ in windows_of(link.details, link.not_before, merchant, action.issued_at):
         totals[link.id, f"per_period {rule} window {window}"] += effect.windows * moved

@@ -38,7 +38,7 @@ def allowances(connection: Connection, chain: Chain, now: datetime) -> tuple[All
 def _spent(connection: Connection, link: DelegationRecord, now: datetime) -> Spent:
     rules = link.details.limits.per_period if link.details.limits else ()
     if not rules:
-        return Spent(link.total_spent, link.action_count, ())
+        return Spent(link.total_spent, link.action_count, (), link.open_count)
     current = [window_index(link.not_before, rule.period, now) for rule in rules]
     rows = connection.execute(
         _CURRENT, {"root": link.root_id, "delegation": link.id, "windows": sorted(set(current))}
@@ -48,4 +48,5 @@ def _spent(connection: Connection, link: DelegationRecord, now: datetime) -> Spe
         link.total_spent,
         link.action_count,
         tuple(spent.get((rule, window), 0) for rule, window in enumerate(current)),
+        link.open_count,
     )

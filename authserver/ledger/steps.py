@@ -31,7 +31,11 @@ Kind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What one transfer of an amount does to each total, in times of that amount; to `count`, in times of one."""
+    """What one transfer of an amount does to each total, in times of that amount.
+
+    To `count`, which limits the debits of a delegation, and to `open`, the reservations that still stand, in times of
+    one.
+    """
 
     reserved: int = 0
     authorized: int = 0
@@ -39,19 +43,20 @@ class Effect:
     refunded: int = 0
     windows: int = 0
     count: int = 0
+    open: int = 0
 
 
 EFFECTS: Mapping[Kind, Effect] = {
-    "reserve": Effect(reserved=1, windows=1, count=1),
-    "authorize": Effect(reserved=-1, authorized=1),
-    "settle": Effect(reserved=-1, captured=1),
+    "reserve": Effect(reserved=1, windows=1, count=1, open=1),
+    "authorize": Effect(reserved=-1, authorized=1, open=-1),
+    "settle": Effect(reserved=-1, captured=1, open=-1),
     "capture": Effect(authorized=-1, captured=1),
     # What was held and not needed.
     "release": Effect(reserved=-1, windows=-1),
     "return": Effect(authorized=-1, windows=-1),
     # The end of what was never captured gives back all three (contract §4): of a reservation, of an authorization.
-    "void": Effect(reserved=-1, windows=-1, count=-1),
-    "expire": Effect(reserved=-1, windows=-1, count=-1),
+    "void": Effect(reserved=-1, windows=-1, count=-1, open=-1),
+    "expire": Effect(reserved=-1, windows=-1, count=-1, open=-1),
     "cancel": Effect(authorized=-1, windows=-1, count=-1),
     "lapse": Effect(authorized=-1, windows=-1, count=-1),
     # A refund gives back `total` only.

@@ -127,6 +127,17 @@ class CountLeft:
             yield Violation("limits.count", 1, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class OpenLeft:
+    """One reservation more may be open."""
+
+    left: int
+
+    def check(self, asked: Asked) -> Iterator[Violation]:
+        if self.left < 1:
+            yield Violation("catalogue.open_reservations", 1, 0)
+
+
 # --- merchants ----------------------------------------------------------------------------------------------------
 
 

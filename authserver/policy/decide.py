@@ -24,6 +24,7 @@ from authserver.policy.constraints import (
     Locations,
     Needs,
     NoLimits,
+    OpenLeft,
     RegisteredFacts,
 )
 from authserver.policy.details import (
@@ -35,7 +36,7 @@ from authserver.policy.details import (
     Vocabulary,
 )
 
-_BUDGETS = frozenset({"limits.total", "limits.per_period", "limits.count"})
+_BUDGETS = frozenset({"limits.total", "limits.per_period", "limits.count", "catalogue.open_reservations"})
 _NUMBERS = _BUDGETS | {"limits.per_action"}
 
 
@@ -43,12 +44,14 @@ _NUMBERS = _BUDGETS | {"limits.per_action"}
 class Spent:
     """What counts against one delegation at this instant, in minor units of its currency.
 
-    `count` is the number of debits; `periods` has one sum for each `per_period` rule, of the window that holds now.
+    `count` is the number of debits; `periods` has one sum for each `per_period` rule, of the window that holds now;
+    `open` is how many of the debits have a token that was neither used nor given back.
     """
 
     total: int
     count: int
     periods: tuple[int, ...]
+    open: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +67,13 @@ class Situation:
     """Facts of the server's own: where the action is to happen, and as what agent and place are registered.
 
     `registered_merchant` is None for a platform, `agent_actions` is None for an agent registered without a list.
+    `open_reservations` is how many debits of one delegation may be open at once; None is as many as there are.
     """
 
     resource_server: str
     registered_merchant: Merchant | None
     agent_actions: frozenset[str] | None
+    open_reservations: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,7 @@ def decide(
     constraints = concatenated(
         _outside(request, situation),
         *(_inside(allowance, asked) for allowance in chain),
+        _open_enough(chain, asked, situation),
     )
     violations = [violation for constraint in constraints for violation in constraint.check(asked)]
     if violations:
@@ -192,6 +198,13 @@ def _budgets(limits: Limits, spent: Spent, merchant: Merchant | None) -> Iterato
             yield AtMost("limits.per_period", limits.currency, rule.amount.minor - used)
     if limits.count is not None:
         yield CountLeft(limits.count - spent.count)
+
+
+def _open_enough(chain: Sequence[Allowance], asked: Asked, situation: Situation) -> Iterator[Constraint]:
+    """What bounds the debits that are open at once: as many below one delegation, at whatever depth (A78)."""
+    if asked.entry.budget == "debit" and situation.open_reservations is not None:
+        for allowance in chain:
+            yield OpenLeft(situation.open_reservations - allowance.spent.open)
 
 
 def _tightest(found: Iterable[Violation]) -> tuple[Violation, ...]:

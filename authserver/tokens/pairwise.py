@@ -3,6 +3,9 @@
 import hashlib
 import hmac
 from base64 import urlsafe_b64encode
+from functools import lru_cache
+
+_REMEMBERED = 8_192
 
 
 class PairwiseNames:
@@ -10,6 +13,8 @@ class PairwiseNames:
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
+        # The same few users and delegations come again and again; a name costs more than looking it up.
+        self._name = lru_cache(_REMEMBERED)(self._keyed)
 
     def user(self, user_id: str, party: str) -> str:
         """The `sub` by which `party` (a client_id or a resource server's id) knows the user."""
@@ -19,6 +24,6 @@ class PairwiseNames:
         """The `grant_id` by which a resource server knows the delegation."""
         return self._name("grant", delegation_id, party)
 
-    def _name(self, purpose: str, subject: str, party: str) -> str:
+    def _keyed(self, purpose: str, subject: str, party: str) -> str:
         message = "\x00".join((purpose, subject, party)).encode()
         return urlsafe_b64encode(hmac.digest(self._secret, message, hashlib.sha256)[:18]).decode()

@@ -89,9 +89,11 @@ def upgrade() -> None:
         sa.Column("refunded", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("count_limit", sa.BigInteger(), nullable=True),
         sa.Column("action_count", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("open_count", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.CheckConstraint(
             "action_count >= 0 AND action_count <= count_limit", name=op.f("ck_budgets_count")
         ),
+        sa.CheckConstraint("open_count >= 0 AND open_count <= action_count", name=op.f("ck_budgets_open")),
         sa.CheckConstraint("refunded <= captured", name=op.f("ck_budgets_refund")),
         sa.CheckConstraint(
             "reserved + authorized + captured - refunded <= total_limit", name=op.f("ck_budgets_total")

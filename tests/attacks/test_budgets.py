@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import select
+from structlog.testing import capture_logs
 
 from authserver import exchange, revoke
 from authserver.consent import Granted
@@ -57,8 +58,11 @@ def _at_once(
                 break
         return answer
 
-    with ThreadPoolExecutor(many) as pool:
-        return list(pool.map(one, range(many)))
+    with ThreadPoolExecutor(many) as pool, capture_logs() as logs:
+        answers = list(pool.map(one, range(many)))
+    # The conditional updates are the check; the constraints of the tables only stand behind them.
+    assert [event for event in logs if event.get("error") == "IntegrityError"] == []
+    return answers
 
 
 def _refusals(answers: list[httpx.Response]) -> Counter[str]:
@@ -314,7 +318,7 @@ def _is_waiting(future: "Future[Any]") -> bool:
     return not future.done()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["delegation", "all"])
 def test_a_revocation_waits_for_the_exchange_that_is_under_way(
     world: World, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,7 +337,7 @@ def test_a_revocation_waits_for_the_exchange_that_is_under_way(
     assert world.introspect(token) == {"active": False}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["delegation", "all"])
 def test_an_exchange_waits_for_the_revocation_that_is_under_way(
     world: World, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,7 +362,7 @@ def test_an_exchange_waits_for_the_revocation_that_is_under_way(
     assert world.rows().actions == 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["user", "task"])
 def test_a_revocation_by_a_server_whose_clock_is_behind_gives_back_all_the_same(
     world: World, kind: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
+from authserver.actors.workload_files import create_domain
 from authserver.commands import main
+from tests.fakes import SettableClock
 from tests.world import World, running_world
 
 
@@ -18,13 +21,18 @@ class Manage:
 
     def __init__(self, folder: Path, configuration: str) -> None:
         self.folder = folder
+        self.clock: SettableClock | None = None
         self.config = folder / "authserver.toml"
         self.config.write_text(configuration, encoding="utf-8")
 
     def run(self, *arguments: str, input: str | None = None) -> Result:
         """Run a verb. A defect of the program is raised here."""
         environment = {"AUTHSERVER_CONFIG": str(self.config)}
-        return CliRunner().invoke(main, arguments, input=input, env=environment, catch_exceptions=False)
+        result = CliRunner().invoke(main, arguments, input=input, env=environment, catch_exceptions=False)
+        if self.clock is not None:
+            # The clock of the server beside it, which stands still otherwise.
+            self.clock.set(datetime.now(UTC))
+        return result
 
     def prints(self, *arguments: str, input: str | None = None) -> str:
         """What a verb that succeeds prints; it has nothing to say on standard error."""
@@ -82,11 +90,13 @@ def running(database_url: str, tmp_path: Path) -> Iterator[World]:
 @pytest.fixture
 def beside(running: World, database_url: str, tmp_path: Path) -> Manage:
     """The verbs, beside that server: with its issuer, its database and its encryption key."""
-    return operator_of(tmp_path / "world", database_url, running.issuer)
+    manage = operator_of(tmp_path / "world", database_url, running.issuer)
+    manage.clock = running.clock
+    return manage
 
 
 def operator_of(folder: Path, database_url: str, issuer: str = "https://auth.example") -> Manage:
-    """The verbs with the trust domain example.org, whose keys are in the folder of that name."""
+    """The verbs with two trust domains in files, example.org and cluster."""
     manage = Manage(
         folder,
         f"""
@@ -104,13 +114,11 @@ jwks_file = "example.org/jwks.json"
 [[trust_domains]]
 name = "cluster"
 kind = "kubernetes"
-issuer = "https://cluster.example"
-jwks_file = "example.org/jwks.json"
+issuer = "https://cluster"
+jwks_file = "cluster/jwks.json"
 """,
     )
-    if not (folder / "example.org").exists():
-        directory = str(folder / "example.org")
-        manage.prints(
-            "workload", "create-domain", "example.org", "--kind", "spiffe", "--directory", directory
-        )
+    for name, kind in (("example.org", "spiffe"), ("cluster", "kubernetes")):
+        if not (folder / name).exists():
+            create_domain(name, kind, folder / name)
     return manage

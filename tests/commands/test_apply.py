@@ -59,14 +59,14 @@ def test_secrets_of_what_is_new_are_shown_once(manage: Manage) -> None:
 def test_the_difference_is_shown_before_what_is_made(sqlite_manage: Manage) -> None:
     printed = sqlite_manage.prints("apply", sqlite_manage.file("records.toml", FILE))
     assert printed.startswith("+ agent helper\n")
-    assert printed.index("+ user ada") < printed.index("client_secret")
+    assert printed.index("+ user ada") < printed.index('"client_secret"')
 
 
 def test_a_dry_run_shows_the_difference_and_does_nothing(manage: Manage) -> None:
     file = manage.file("records.toml", FILE)
     shown = manage.json("apply", "--dry-run", "--json", file)
     assert (shown["dry_run"], len(shown["changes"]), shown["created"]) == (True, 3, [])
-    assert "client_secret" not in manage.prints("apply", "--dry-run", file)
+    assert '"client_secret"' not in manage.prints("apply", "--dry-run", file)
     assert records(manage) == [[], [], []]
     assert manage.prints("audit", "export") == ""
 

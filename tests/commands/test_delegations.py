@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from authserver import jose
-from tests.commands.conftest import Manage
+from tests.commands.conftest import Manage, operator_of
 from tests.world import World
 
 
@@ -83,7 +83,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"expires": later(days=-1)}, "expires is in the past"),
     ({"locations": ["https://nowhere.example/"]}, "locations names a resource server that is not registered"),
     ({"limits": None}, "limits"),
-    ({"colour": "red"}, "colour"),
+    ({"colour": "red"}, "member"),
 ]
 
 
@@ -91,8 +91,6 @@ BAD: list[tuple[dict[str, Any], str]] = [
 def test_details_that_cannot_be_granted_are_refused(
     sqlite_world: World, sqlite_url: str, changes: dict[str, Any], reason: str
 ) -> None:
-    from tests.commands.conftest import operator_of
-
     beside = operator_of(sqlite_world.domain.parent, sqlite_url, sqlite_world.issuer)
     assert reason in beside.fails(*create(beside, sqlite_world.delegation(**changes)))
     assert beside.json("delegations", "list", "--json") == []

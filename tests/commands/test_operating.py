@@ -1,9 +1,8 @@
 """What keeps a server in order: migrate, ledger, keys, audit, prune, doctor, workload (contract §11)."""
 
 import json
-import os
 import stat
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from sqlalchemy import update
 from authserver.db import Database
 from authserver.schema import Budget, table_of
 from tests.commands.conftest import Manage, operator_of
+from tests.fakes import SettableClock
 from tests.world import World
 
 HELPER = "spiffe://example.org/agent/helper"
@@ -136,12 +136,14 @@ def test_the_audit_is_exported_line_by_line_in_order(running: World, beside: Man
 # --- prune --------------------------------------------------------------------------------------------------------
 
 
-def test_pruning_gives_back_what_dead_tokens_held(running: World, beside: Manage) -> None:
-    running.clock.set(datetime.now(UTC).replace(microsecond=0))
-    running.clock.advance(days=-8)
+def test_pruning_gives_back_what_dead_tokens_held(
+    running: World, beside: Manage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     grant = running.granted().grant
     assert running.exchange(grant, headers={"Idempotency-Key": "one"}).status_code == 200
     assert running.rows().reserved == 4250
+    later = SettableClock(datetime.now(UTC) + timedelta(days=8))
+    monkeypatch.setattr("authserver.commands.context.SystemClock", lambda: later)
     assert beside.json("prune") == {"reservations": 1, "idempotency_keys": 1, "seen_tokens": 0}
     assert (running.rows().reserved, running.rows().idempotency_keys) == (0, 0)
     assert beside.json("prune") == {"reservations": 0, "idempotency_keys": 0, "seen_tokens": 0}
@@ -187,7 +189,7 @@ def test_a_healthy_server_has_a_line_for_each_check(healthy: Manage) -> None:
         "ledger",
     ]
     lines = healthy.prints("doctor").splitlines()
-    assert [line.split("  ")[0] for line in lines] == ["ok   "[:2]] * len(found)
+    assert [line.split("  ")[0] for line in lines] == ["ok"] * len(found)
 
 
 def test_the_doctor_changes_nothing(sqlite_manage: Manage) -> None:
@@ -218,7 +220,7 @@ def test_the_doctor_finds_a_key_that_is_another(healthy: Manage, tmp_path: Path)
 
 def test_the_doctor_finds_a_trust_domain_without_keys(healthy: Manage) -> None:
     (healthy.folder / "example.org" / "jwks.json").unlink()
-    assert wrong(healthy) == ["trust domain example.org", "trust domain cluster"]
+    assert wrong(healthy) == ["trust domain example.org"]
 
 
 def test_the_doctor_finds_a_schema_that_is_behind(tmp_path: Path) -> None:
@@ -255,7 +257,7 @@ def test_a_trust_domain_is_made_ready_for_the_configuration(tmp_path: Path) -> N
     )
     assert block.startswith('[[trust_domains]]\nname = "example.com"\n')
     assert f'jwks_file = "{directory}/jwks.json"' in block
-    assert stat.S_IMODE(os.stat(directory / "private_key.pem").st_mode) == 0o600
+    assert stat.S_IMODE((directory / "private_key.pem").stat().st_mode) == 0o600
     start = '[server]\nissuer = "https://auth.example"\n[database]\nurl = "sqlite:///a.db"\n'
     (tmp_path / "authserver.toml").write_text(start + block)
     manage.prints("migrate")

@@ -103,7 +103,7 @@ def test_an_agent_that_cannot_be_is_refused_and_nothing_is_registered(
         (jwks(ECKey.generate_key("P-256"), OctKey.generate_key(256), private=True), "must be a public key"),
         ({"keys": []}, "jwks must be a JWK Set of one key or more"),
         (jwks(ECKey.generate_key("P-256"))["keys"], "jwks must be a JWK Set"),
-        ('{"keys": [], "keys": []}', "TWICE"),
+        ('{"keys": [], "keys": []}', "keys.json: has a member twice"),
         ("no JSON", "is not JSON"),
     ],
 )

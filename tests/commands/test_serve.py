@@ -37,22 +37,22 @@ def command(manage: Manage, *arguments: str) -> tuple[list[str], dict[str, str]]
 
 
 @contextmanager
-def serving(manage: Manage, *arguments: str) -> Iterator[tuple["subprocess.Popen[str]", httpx.Client]]:
+def serving(manage: Manage, *arguments: str) -> Iterator[tuple["subprocess.Popen[bytes]", httpx.Client]]:
     """A running server and a client of it; it has ended, one way or another, when the block ends."""
     port = free_port()
     line, environment = command(manage, "--port", str(port), *arguments)
-    process = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True, cwd=manage.folder)
+    with (manage.folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(line, env=environment, stderr=log, cwd=manage.folder)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
             wait_until_ready(process, client)
             yield process, client
     finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+        process.kill()
+        process.wait()
 
 
-def wait_until_ready(process: "subprocess.Popen[str]", client: httpx.Client) -> None:
+def wait_until_ready(process: "subprocess.Popen[bytes]", client: httpx.Client) -> None:
     """Return once the server answers."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
@@ -61,11 +61,10 @@ def wait_until_ready(process: "subprocess.Popen[str]", client: httpx.Client) -> 
                 return
         except httpx.TransportError:
             time.sleep(0.05)
-    process.kill()
-    pytest.fail(f"the server does not answer: {process.communicate()[1]}")
+    pytest.fail("the server does not answer")
 
 
-def workers_of(process: "subprocess.Popen[str]") -> list[int]:
+def workers_of(process: "subprocess.Popen[bytes]") -> list[int]:
     """The processes that it started."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     return [int(pid) for pid in children.read_text().split()]
