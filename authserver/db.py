@@ -4,6 +4,7 @@ import fcntl
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -11,7 +12,7 @@ from typing import TypeVar
 import structlog
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -24,6 +25,16 @@ Result = TypeVar("Result")
 _TRIES = 6
 # PostgreSQL: serialization_failure, deadlock_detected, lock_not_available.
 _RETRIED_STATES = {"40001", "40P01", "55P03"}
+# read_only_sql_transaction: what was the primary is a standby now.
+_DEMOTED = "25006"
+# A server that vanishes from the network says nothing: without these, libpq waits for hours. The URL may say others.
+_NETWORK = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,  # seconds, as the next
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # milliseconds
+}
 # Any number will do, as long as all processes use the same: see `hold_off_revocations`.
 _REVOCATION_LOCK = 0x61757468
 
@@ -52,7 +63,8 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         engine = _sqlite_engine if self.is_sqlite else _postgresql_engine
         self.engine = engine(self.url, pool_size, statement_timeout)
-        self._queue = _WriterQueue(self.url.database if self.is_sqlite else None)
+        self._patience = statement_timeout / 1000
+        self._queue = _WriterQueue(self.url.database if self.is_sqlite else None, self._patience)
 
     def write(self, work: Callable[[Connection], Result]) -> Result:
         """Run `work` in a transaction and commit it; begun anew, a bounded number of times, after a conflict.
@@ -60,6 +72,7 @@ class Database:
         `work` may run more than once, so it must do nothing that outlives a rollback.
         Raises `Refusal` with 503 where the database cannot commit.
         """
+        deadline = time.monotonic() + self._patience
         for attempt in range(_TRIES):
             try:
                 with self._queue, self.engine.connect() as connection:
@@ -72,7 +85,7 @@ class Database:
             except Conflict:
                 pass
             except (SQLAlchemyError, OSError) as error:
-                if not _worth_another_try(error):
+                if not _worth_another_try(error) or time.monotonic() > deadline:
                     raise _unavailable_after(error) from error
             time.sleep(0.002 * 2**attempt)
         log.error("database.conflicts", tries=_TRIES)
@@ -81,16 +94,28 @@ class Database:
     def read(self, work: Callable[[Connection], Result]) -> Result:
         """Run `work`, which changes nothing, on one consistent connection. Raises `Refusal` with 503."""
         try:
-            with self.engine.connect() as connection:
-                if self.is_sqlite:
-                    connection.exec_driver_sql("BEGIN")
-                return work(connection)
+            return self._read(work)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise _unavailable_after(error) from error
         except (SQLAlchemyError, OSError) as error:
             raise _unavailable_after(error) from error
+        # A connection of the pool was dead, so all of them were thrown away: the database may have been started anew.
+        try:
+            return self._read(work)
+        except (SQLAlchemyError, OSError) as error:
+            raise _unavailable_after(error) from error
+
+    def _read(self, work: Callable[[Connection], Result]) -> Result:
+        with self.engine.connect() as connection:
+            if self.is_sqlite:
+                connection.exec_driver_sql("BEGIN")
+            return work(connection)
 
     def dispose(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+        self._queue.close()
 
 
 def hold_off_revocations(connection: Connection) -> None:
@@ -101,6 +126,12 @@ def hold_off_revocations(connection: Connection) -> None:
     """
     if connection.dialect.name == "postgresql":
         connection.execute(_SHARED_LOCK)
+
+
+def see_one_instant(connection: Connection) -> None:
+    """First in a transaction of `read`: let all that it reads be of one instant, while others write."""
+    if connection.dialect.name == "postgresql":  # on SQLite it always is
+        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
 
 
 def wait_for_exchanges(connection: Connection) -> None:
@@ -124,29 +155,71 @@ def _commit(connection: Connection) -> None:
         # The server may have committed before the connection broke: to do it again would do it twice.
         if error.connection_invalidated:
             raise _unavailable_after(error) from error
+        connection.invalidate()  # a transaction that may be open still must not go back to the pool
         raise
+
+
+class _Line:
+    """The threads of one process, one at a time, in the order in which they came."""
+
+    def __init__(self, patience: float) -> None:
+        """Nobody waits longer than `patience`, in seconds."""
+        self._patience = patience
+        self._guard = threading.Lock()
+        self._waiting: deque[threading.Lock] = deque()
+        self._since: float | None = None  # when the turn of the present one began
+
+    def enter(self) -> None:
+        """Return when it is the caller's turn. Raises `TimeoutError`."""
+        with self._guard:
+            if self._since is None:
+                self._since = time.monotonic()
+                return
+            if time.monotonic() - self._since > self._patience:
+                raise TimeoutError("the writer before has not ended")  # nor will it for those who come now
+            mine = threading.Lock()
+            mine.acquire()
+            self._waiting.append(mine)
+        if not mine.acquire(timeout=self._patience):
+            self._give_up(mine)
+
+    def _give_up(self, mine: threading.Lock) -> None:
+        with self._guard:
+            if mine in self._waiting:  # else the turn came just now
+                self._waiting.remove(mine)
+                raise TimeoutError("the writers before have not ended")
+
+    def leave(self) -> None:
+        """Give the turn to the next one."""
+        with self._guard:
+            self._since = time.monotonic() if self._waiting else None
+            if self._waiting:
+                self._waiting.popleft().release()
 
 
 class _WriterQueue:
     """SQLite has one writer. Its own waiting is by naps of growing length, which starves single writers for
-    seconds; here threads and processes wait in the kernel instead, and the lock goes from hand to hand.
+    seconds; here the threads of a process stand in line, and the first of each process waits in the kernel.
+
+    The kernel's lock (`flock`) ends with the process that holds it, however that ends.
     """
 
-    def __init__(self, database: str | None) -> None:
-        self._turn = threading.Lock()
+    def __init__(self, database: str | None, patience: float) -> None:
+        """`patience` is how long a thread waits for those before it, in seconds; then it gets `TimeoutError`."""
+        self._line = _Line(patience)
         self._path = Path(f"{database}-writer") if database and database != ":memory:" else None
         self._file: int | None = None
 
     def __enter__(self) -> None:
         if self._path is None:
             return
-        self._turn.acquire()
+        self._line.enter()
         try:
             if self._file is None:
                 self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._file, fcntl.LOCK_EX)
         except BaseException:
-            self._turn.release()
+            self._line.leave()
             raise
 
     def __exit__(self, *exception: object) -> None:
@@ -155,7 +228,13 @@ class _WriterQueue:
         try:
             fcntl.flock(self._file, fcntl.LOCK_UN)
         finally:
-            self._turn.release()
+            self._line.leave()
+
+    def close(self) -> None:
+        """Close the file. A process that is forked later would share it, and with it the turn."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
 
 def _sqlite_engine(url: URL, pool_size: int, timeout: int) -> Engine:
@@ -182,14 +261,27 @@ def _sqlite_engine(url: URL, pool_size: int, timeout: int) -> Engine:
 
 
 def _postgresql_engine(url: URL, pool_size: int, timeout: int) -> Engine:
-    return create_engine(
+    given = url.query.get("options", ())
+    options = [given] if isinstance(given, str) else [*given]
+    # The second lets nobody keep locks who was stopped in the middle: revocations wait for all exchanges.
+    for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
+        options.append(f"-c {name}={timeout}")
+    network = {name: value for name, value in _NETWORK.items() if name not in url.query}
+    engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
         pool_reset_on_return=None,  # every transaction here is committed or rolled back by its own end
-        connect_args={"connect_timeout": 5, "options": f"-c statement_timeout={timeout}"},
+        connect_args={**network, "options": " ".join(options)},
     )
+
+    @event.listens_for(engine, "handle_error")
+    def leave_a_standby(context: ExceptionContext) -> None:
+        if getattr(context.original_exception, "sqlstate", None) == _DEMOTED:
+            context.is_disconnect = True  # all connections are made anew, to whoever is the primary
+
+    return engine
 
 
 def _worth_another_try(error: Exception) -> bool:

@@ -24,7 +24,7 @@ from authserver.issuing import claims_of
 from authserver.ledger import actions, idempotency
 from authserver.ledger.actions import ActionRecord
 from authserver.ledger.idempotency import Request
-from authserver.ledger.reservations import Reservation, release_expired, reserve
+from authserver.ledger.reservations import Reservation, release_expired_of, reserve
 from authserver.ledger.spending import allowances
 from authserver.policy.catalogue import CatalogueEntry
 from authserver.policy.decide import NeedsApproval, Permit, Refuse, Situation, decide
@@ -343,7 +343,7 @@ class _Exchange:
 
     def _release_expired(self, chain: Chain) -> None:
         """Give back what expired tokens of this chain still hold; what was in the way may be gone."""
-        release_expired(self.connection, self.services.stored, self.now, root_id=chain.root_id)
+        release_expired_of(self.connection, chain.root_id, self.services.stored, self.now)
 
     def _action(
         self, chain: Chain, target: ResourceServer, permit: Permit, index: StatusIndex
@@ -392,4 +392,7 @@ class _Exchange:
         record = self.attempt.record
         record.action_id, record.rule = action.id, "permit"
         record.permitted(self.connection, self.now)
-        reserve(self.connection, chain, Reservation(action, permit.action.merchant))
+        reservation = Reservation(
+            action, permit.action.merchant, self.services.settings.ledger.open_reservations
+        )
+        reserve(self.connection, chain, reservation)

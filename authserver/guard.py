@@ -1,7 +1,7 @@
 """What one client can hold of a server process: a connection that does nothing for a while, and no more.
 
-A server thread that waits for a slow body would be missed by everybody else. So there are many threads, of which only a few
-are ever at work: a request gets its turn when all of it has arrived. Connections on which nothing is answered are ended.
+A server thread that waits for a slow body would be missed by everybody else. So there are many threads, of which only
+a few are ever at work: a request gets its turn when all of it has arrived. A connection that gets no answer is ended.
 """
 
 import io
@@ -61,10 +61,10 @@ def _refuse(start_response: StartResponse, status: str) -> Iterable[bytes]:
 
 
 def end_silent_connections(port: int, after: float) -> None:
-    """Watch this process's connections on `port`, in a thread of its own; end those that got nothing for `after` seconds.
+    """Watch this process's connections on `port`, in a thread; end those that got nothing for `after` seconds.
 
-    What a client sends does not count, so one byte a second keeps nothing open. Only on Linux; elsewhere a proxy in front
-    must bound the time of a request's body.
+    What a client sends does not count, so one byte a second keeps nothing open. Only on Linux; elsewhere a proxy in
+    front must bound the time of a request's body.
     """
     if hasattr(socket, "TCP_INFO") and os.path.isdir("/proc/self/fd"):  # noqa: PTH112
         threading.Thread(target=_watch, args=(port, after), name="silent-connections", daemon=True).start()

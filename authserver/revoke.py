@@ -18,7 +18,7 @@ from authserver.delegations.standing import Kind
 from authserver.errors import Refusal
 from authserver.ledger import actions
 from authserver.ledger.actions import ActionRecord
-from authserver.ledger.reservations import release
+from authserver.ledger.reservations import release, release_all
 from authserver.schema import Action, Agent, Delegation, Revocation, User, table_of
 from authserver.services import Services
 
@@ -209,8 +209,10 @@ def _condition(delegation: FromClause, target: Target) -> ColumnElement[bool]:
 def _void_some(
     services: Services, connection: Connection, target: Target, revocation: int, now: datetime
 ) -> int:
-    """Give back what some of the ended tokens still hold; returns how many, 0 when all is done."""
+    """Give back what some of the ended tokens still hold; returns how many were found, 0 when all is done."""
     covered = _of(_ACTIONS, _ACTIONS.c.delegation_id, target, revocation)
     query = select(*actions.COLUMNS).where(_ACTIONS.c.state == "reserved", covered).limit(_BATCH)
     found = [ActionRecord(*row) for row in connection.execute(query)]
-    return sum(release(connection, action, "void", services.stored, now) for action in found)
+    # Where another was quicker with all of these, there may still be more.
+    release_all(connection, found, "void", services.stored, now)
+    return len(found)

@@ -239,7 +239,7 @@ class Transfer(Base):
     root_id: Mapped[str] = mapped_column(primary_key=True)
     action_id: Mapped[str] = mapped_column(primary_key=True)
     step: Mapped[int] = mapped_column(Integer, primary_key=True)
-    kind: Mapped[str]  # reserve | authorize | capture | release | void | expire | refund
+    kind: Mapped[str]  # as `ledger.steps` names them
     amount: Mapped[int]
     at: Mapped[datetime]
 

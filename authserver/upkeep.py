@@ -35,7 +35,7 @@ def tidy(services: Services, now: datetime) -> Tidied:
     """Undo all that is due at `now`, in bounded transactions. Raises `Refusal` (503)."""
 
     def expired(connection: Connection) -> int:
-        return release_expired(connection, services.stored, now, most=_BATCH)
+        return release_expired(connection, services.stored, now, _BATCH)
 
     return Tidied(
         reservations=_repeated(services, expired),

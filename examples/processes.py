@@ -105,8 +105,8 @@ def _held_back() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for number in arrived:
-            signal.raise_signal(number)
+        for late in arrived:
+            signal.raise_signal(late)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -32,6 +32,8 @@ Resolver = Callable[[str, int], list[str]]
 
 # RFC 6052 §2.1: an IPv4 address rides in the last 32 bits.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# RFC 3879: no longer given out, and private where it still is; Python counts it as public.
+_SITE_LOCAL = ipaddress.IPv6Network("fec0::/10")
 
 
 class FetchFailed(Exception):
@@ -209,12 +211,16 @@ class _PinnedBackend(NetworkBackend):
 def is_allowed(address: Address, allow_private_network: bool) -> bool:
     """Whether a fetch may connect to `address`: any public one, a private or loopback one where allowed.
 
-    Link-local addresses (where clouds keep their metadata), multicast and unspecified ones are never allowed.
+    Link-local addresses (where clouds keep their metadata), multicast, unspecified and reserved ones are never
+    allowed.
     """
     address = _embedded_ipv4(address) or address
     if address.is_multicast or address.is_unspecified or address.is_link_local:
         return False
-    return address.is_global or allow_private_network
+    # In the reserved ::/8 an IPv4 address can be written in ways that nobody needs (RFC 4291 §2.5.5.1, RFC 8215).
+    if address.is_reserved and not address.is_loopback:
+        return False
+    return (address.is_global and address not in _SITE_LOCAL) or allow_private_network
 
 
 def _embedded_ipv4(address: Address) -> Address | None:

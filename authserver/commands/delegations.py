@@ -135,4 +135,5 @@ def _spent(chain: Chain) -> dict[str, object] | None:
     return {
         "total": Money(limits.currency, chain.leaf.total_spent).to_json(),
         "count": chain.leaf.action_count,
+        "open": chain.leaf.open_count,
     }

@@ -32,7 +32,7 @@ BLOCKING_THREADS = 1_024
 SILENT_SECONDS = 10
 MOST_CONNECTIONS = 16_384
 # Running requests have this long after SIGTERM (F14: under 10 s in all).
-STOP_SECONDS = 8
+STOP_SECONDS = 6
 
 
 @click.command("serve")
@@ -71,7 +71,7 @@ def _run(settings: ServerSettings) -> None:
         ),
         workers_kill_timeout=STOP_SECONDS,
         respawn_failed_workers=True,
-        log_level=LogLevels.warning,
+        log_level=LogLevels.error,
         log_dictconfig=_LOGGING,
     )
     server.on_startup(

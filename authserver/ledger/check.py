@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
+from authserver.db import see_one_instant
 from authserver.delegations.records import DelegationRecord, list_delegations
 from authserver.delegations.stored_details import StoredDetails
 from authserver.ledger import actions
@@ -31,7 +32,11 @@ class Difference:
 
 
 def check(connection: Connection, stored: StoredDetails) -> Iterator[Difference]:
-    """Every difference; an empty answer means that the ledger is right. Reads everything: not for a hot path."""
+    """Every difference; an empty answer means that the ledger is right, also while others write.
+
+    To be run first in a transaction of `Database.read`. Reads everything: not for a hot path.
+    """
+    see_one_instant(connection)
     delegations = {link.id: link for link in list_delegations(connection, stored)}
     computed = _computed(connection, delegations)
     recorded = _recorded(connection)

@@ -4,6 +4,8 @@ An amount is held against the budget of the delegation and of every one above it
 The conditional update is the check; the CHECK constraints of the tables stand behind it.
 """
 
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -18,6 +20,7 @@ from authserver.ledger import actions, transfers
 from authserver.ledger.actions import ActionRecord
 from authserver.ledger.spending import windows_of
 from authserver.ledger.steps import Kind, Move, State
+from authserver.ledger.transfers import Moved
 from authserver.policy.details import Merchant
 from authserver.schema import Action, Budget, BudgetWindow, table_of
 
@@ -27,10 +30,14 @@ _WINDOWS = table_of(BudgetWindow)
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What is to be held: the action, with the merchant that decides which `per_period` rules it counts for."""
+    """What is to be held: the action, with the merchant that decides which `per_period` rules it counts for.
+
+    `open_most` is how many reservations of one delegation may stand at once, this one included.
+    """
 
     action: ActionRecord
     merchant: Merchant | None
+    open_most: int
 
 
 def reserve(connection: Connection, chain: Chain, reservation: Reservation) -> None:
@@ -47,7 +54,7 @@ def reserve(connection: Connection, chain: Chain, reservation: Reservation) -> N
         counted = windows_of(link.details, link.not_before, reservation.merchant, action.issued_at)
         for rule, window, limit in counted:
             _hold_in_window(connection, link, rule, window, limit, action.amount)
-        _hold_in_budget(connection, link, action.amount)
+        _hold_in_budget(connection, link, reservation)
 
 
 _HOLD = (
@@ -62,16 +69,26 @@ _HOLD = (
         + bindparam("held")
         <= _BUDGETS.c.total_limit,
         _BUDGETS.c.count_limit.is_(None) | (_BUDGETS.c.action_count < _BUDGETS.c.count_limit),
+        _BUDGETS.c.open_count < bindparam("open_most"),
     )
-    .values(reserved=_BUDGETS.c.reserved + bindparam("held"), action_count=_BUDGETS.c.action_count + 1)
+    .values(
+        reserved=_BUDGETS.c.reserved + bindparam("held"),
+        action_count=_BUDGETS.c.action_count + 1,
+        open_count=_BUDGETS.c.open_count + 1,
+    )
 )
 
 
-def _hold_in_budget(connection: Connection, link: DelegationRecord, amount: int) -> None:
+def _hold_in_budget(connection: Connection, link: DelegationRecord, reservation: Reservation) -> None:
     # INVARIANT: reserved + authorized + captured - refunded <= total, count <= limit
     # (test_A70_a_hundred_at_once_get_exactly_what_the_budget_covers).
-    held = connection.execute(_HOLD, {"root": link.root_id, "delegation": link.id, "held": amount})
-    if held.rowcount != 1:
+    budget = {
+        "root": link.root_id,
+        "delegation": link.id,
+        "held": reservation.action.amount,
+        "open_most": reservation.open_most,
+    }
+    if connection.execute(_HOLD, budget).rowcount != 1:
         raise Conflict
 
 
@@ -107,6 +124,7 @@ _WINDOW_UPSERTS = {
     "sqlite": _window_upsert(sqlite.Insert),
 }
 
+Why = Literal["void", "expire"]
 _ENDS: dict[str, State] = {"void": "voided", "expire": "expired"}
 _GIVES_BACK: dict[tuple[str, str], Kind] = {
     ("void", "reserved"): "void",
@@ -116,52 +134,86 @@ _GIVES_BACK: dict[tuple[str, str], Kind] = {
 }
 
 
+_END = (
+    update(_ACTIONS)
+    .where(
+        _ACTIONS.c.root_id == bindparam("root"),
+        _ACTIONS.c.id.in_(bindparam("actions", expanding=True)),
+        _ACTIONS.c.state == bindparam("before"),
+    )
+    .values(state=bindparam("after"), ends_at=None)
+    .returning(_ACTIONS.c.id)
+)
+
+
 def release(
-    connection: Connection,
-    action: ActionRecord,
-    why: Literal["void", "expire"],
-    stored: StoredDetails,
-    now: datetime,
+    connection: Connection, action: ActionRecord, why: Why, stored: StoredDetails, now: datetime
 ) -> bool:
     """End an action that was not captured and give back all that it holds; False where it had ended before."""
-    if (why, action.state) not in _GIVES_BACK:
-        return False
-    ended = connection.execute(
-        update(_ACTIONS)
-        .where(
-            _ACTIONS.c.root_id == action.root_id,
-            _ACTIONS.c.id == action.id,
-            _ACTIONS.c.state == action.state,
-        )
-        .values(state=_ENDS[why], ends_at=None)
+    return release_all(connection, [action], why, stored, now) == 1
+
+
+def release_all(
+    connection: Connection, ending: Iterable[ActionRecord], why: Why, stored: StoredDetails, now: datetime
+) -> int:
+    """`release` for many, which may be of several roots; returns how many it ended."""
+    by_root: dict[str, dict[str, ActionRecord]] = defaultdict(dict)
+    for action in ending:
+        by_root[action.root_id][action.id] = action
+    return sum(
+        _release_of_one_root(connection, root_id, by_root[root_id], why, stored, now)
+        for root_id in sorted(by_root)  # in one order, so that two who do this do not wait for each other
     )
-    if ended.rowcount != 1:
-        return False
-    if action.budget == "debit":
-        held = action.amount if action.state == "reserved" else action.authorized
-        kind = _GIVES_BACK[why, action.state]
-        transfers.move(connection, action, (Move(kind, held),), stored, now)
-    return True
 
 
-def release_expired(
+def _release_of_one_root(
     connection: Connection,
+    root_id: str,
+    ending: Mapping[str, ActionRecord],
+    why: Why,
     stored: StoredDetails,
     now: datetime,
-    *,
-    root_id: str | None = None,
-    most: int = 100,
 ) -> int:
+    ended = []
+    for before in ("reserved", "authorized"):
+        ids = [action.id for action in ending.values() if action.state == before]
+        if ids:
+            change = {"root": root_id, "actions": ids, "before": before, "after": _ENDS[why]}
+            ended += [ending[id] for id in connection.scalars(_END, change)]
+    debits = [action for action in ended if action.budget == "debit"]
+    moved = [Moved(action, (Move(_GIVES_BACK[why, action.state], _held(action)),)) for action in debits]
+    transfers.move_all(connection, moved, stored, now)
+    return len(ended)
+
+
+def _held(action: ActionRecord) -> int:
+    return action.amount if action.state == "reserved" else action.authorized
+
+
+_DUE = (
+    select(*actions.COLUMNS)
+    .where(_ACTIONS.c.ends_at <= bindparam("now"), _ACTIONS.c.state.in_(("reserved", "authorized")))
+    .order_by(_ACTIONS.c.ends_at, _ACTIONS.c.id)
+    .limit(bindparam("most"))
+)
+_DUE_OF_ROOT = _DUE.where(_ACTIONS.c.root_id == bindparam("root")).with_for_update()
+_AT_ONCE = 500
+
+
+def release_expired(connection: Connection, stored: StoredDetails, now: datetime, most: int) -> int:
     """Give back what tokens held that died unused, and authorizations that nobody captured; returns how many.
 
-    At most `most` at a time. Any number of processes may do it at once. Of one root it waits for what others are giving
-    back just now, so that its caller may count on it; of all roots it leaves that to them.
+    At most `most` of them, the oldest first. Any number of processes may do it at once.
     """
-    query = select(*actions.COLUMNS).where(
-        _ACTIONS.c.ends_at <= now, _ACTIONS.c.state.in_(("reserved", "authorized"))
-    )
-    if root_id is not None:
-        query = query.where(_ACTIONS.c.root_id == root_id)
-    query = query.order_by(_ACTIONS.c.ends_at).limit(most).with_for_update(skip_locked=root_id is None)
-    due = [ActionRecord(*row) for row in connection.execute(query)]
-    return sum(release(connection, action, "expire", stored, now) for action in due)
+    due = [ActionRecord(*row) for row in connection.execute(_DUE, {"now": now, "most": most})]
+    return release_all(connection, due, "expire", stored, now)
+
+
+def release_expired_of(connection: Connection, root_id: str, stored: StoredDetails, now: datetime) -> None:
+    """The same for one root, all of it: what others are giving back just now is waited for.
+
+    What is still held against the budgets of that root afterwards is held by tokens and authorizations that live.
+    """
+    parameters = {"now": now, "most": _AT_ONCE, "root": root_id}
+    while due := [ActionRecord(*row) for row in connection.execute(_DUE_OF_ROOT, parameters)]:
+        release_all(connection, due, "expire", stored, now)

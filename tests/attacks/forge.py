@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import warnings
 from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
+from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, RSAKey
 from joserfc.jws import JWSRegistry
 
@@ -119,6 +121,12 @@ def faces(key: Key) -> dict[str, bytes]:
         "thumbprint": key.thumbprint().encode(),
         "nothing": b"",
     }
+
+
+def weak_rsa() -> RSAKey:
+    """An RSA key of 1024 bits."""
+    with warnings.catch_warnings(action="ignore", category=SecurityWarning):
+        return RSAKey.generate_key(1024)
 
 
 def certificate(key: Key, name: str = "example.org") -> str:

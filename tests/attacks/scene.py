@@ -13,10 +13,9 @@ from joserfc.jwk import ECKey, RSAKey
 
 from authserver.actors import agents, resource_servers
 from authserver.actors.client_authentication import JWT_BEARER, JWT_SPIFFE
-from authserver.actors.resource_servers import ResourceServer
 from authserver.actors.workload_files import create_domain
 from tests.attacks.forge import Draft, Key, claims_of, header_of, public
-from tests.world import World, make_agent, running_world
+from tests.world import World, make_agent, make_resource_server, running_world
 
 KEYHOLDER = "spiffe://example.org/agent/keyholder"
 CHECKER = "spiffe://example.org/server/checker"
@@ -155,7 +154,7 @@ def running_scene(database_url: str, directory: Path) -> Iterator[Scene]:
         yield set_up(world)
 
 
-def set_up(world: World, **settings: object) -> Scene:
+def set_up(world: World) -> Scene:
     """Register keyholder (an agent) and checker (a resource server), each with keys and with a workload."""
     scene = Scene(world, {"p256": world.domain_key().key} | _more_keys(), _client_keys())
     write_jwks(world.domain / "jwks.json", scene.domain_keys)
@@ -163,11 +162,12 @@ def set_up(world: World, **settings: object) -> Scene:
 
     def write(connection: Any) -> None:
         agents.create(connection, make_agent("keyholder", KEYHOLDER, now, jwks=jwks))
-        for id, method, known in (
-            ("rs_checker", "private_key_jwt", {"jwks": jwks}),
-            ("rs_workload", "jwt-spiffe", {"subject": CHECKER}),
+        for name, changes in (
+            ("checker", {"auth_method": "private_key_jwt", "jwks": jwks}),
+            ("workload", {"auth_method": "jwt-spiffe", "subject": CHECKER}),
         ):
-            resource_servers.create(connection, make_server(id, method, now, **known))
+            server = make_resource_server(name, f"https://{name}.example/api", now, **changes)
+            resource_servers.create(connection, server)
 
     world.services.database.write(write)
     ample = {"currency": "EUR", "per_action": "80.00", "total": "1000000.00"}
@@ -178,23 +178,6 @@ def set_up(world: World, **settings: object) -> Scene:
 
 def _client_keys() -> dict[str, Key]:
     return {"p256": ECKey.generate_key("P-256")} | _more_keys()
-
-
-def make_server(id: str, auth_method: str, now: Any, **changes: Any) -> ResourceServer:
-    """A resource server that authenticates by that method."""
-    fields: dict[str, Any] = {
-        "id": id,
-        "identifier": f"https://{id.replace('_', '-')}.example/api",
-        "name": id,
-        "merchant": None,
-        "auth_method": auth_method,
-        "secret_hash": None,
-        "jwks": None,
-        "subject": None,
-        "created_at": now,
-        "disabled_at": None,
-    }
-    return ResourceServer(**(fields | changes))
 
 
 def jwk_set(keys: dict[str, Key]) -> dict[str, object]:

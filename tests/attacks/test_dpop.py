@@ -6,12 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
 from authserver.actors import replay
 from authserver.dpop import Nonces
-from tests.attacks.forge import ABSENT, Key, claims_of, decoded, encoded, mac_text, public
+from tests.attacks.forge import ABSENT, Key, claims_of, decoded, encoded, mac_text, public, weak_rsa
 from tests.attacks.making import named
 from tests.attacks.scene import GRANT, PROOF, Scene, set_up
 from tests.world import MARKET, World
@@ -222,11 +221,6 @@ def _private(key: Key) -> dict[str, Any]:
     return dict(key.as_dict(private=True))
 
 
-def _weak_rsa() -> dict[str, object]:
-    numbers = rsa.generate_private_key(65_537, 1024).public_key().public_numbers()
-    return {"kty": "RSA", "n": encoded(numbers.n.to_bytes(128)), "e": "AQAB"}
-
-
 JWKS: dict[str, tuple[object, str]] = {
     "absent": (ABSENT, "header"),
     "null": (None, "jws.key_in_header"),
@@ -243,7 +237,7 @@ JWKS: dict[str, tuple[object, str]] = {
     "EC with k": (public(EC, k="AAAA"), "jwk.private"),
     "Ed25519": (dict(OKP.as_dict(private=False)), "jwk.kty"),
     "secp256k1": (public(SECP256K1), "jwk.curve"),
-    "weak RSA": (_weak_rsa(), "jwk.rsa_size"),
+    "weak RSA": (public(weak_rsa()), "jwk.rsa_size"),
     "RSA with e = 1": (public(RSA, e="AQ"), "jwk.invalid"),
     "RSA with an even e": (public(RSA, e="Ag"), "jwk.invalid"),
     "RSA of 64 KiB": (public(RSA, n="A" * 9_000), "jwk.rsa_size"),

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from joserfc.jwk import ECKey
@@ -29,7 +30,7 @@ groups = ["payments"]
 """
 
 
-def records(manage: Manage) -> list[object]:
+def records(manage: Manage) -> list[Any]:
     """Everything that is registered."""
     return [manage.json(noun, "list", "--json") for noun in ("agents", "resource-servers", "users")]
 
@@ -80,7 +81,7 @@ def test_what_changed_in_the_file_is_changed_and_nothing_else(manage: Manage) ->
         ("helper", {"name": {"from": "Basket Helper", "to": "Helper"}}),
         ("ada", {"groups": {"from": ["payments"], "to": []}}),
     ]
-    (agent,), (server,), users = records(manage)  # type: ignore[misc]
+    (agent,), (server,), users = records(manage)
     assert (agent["name"], agent["actions"]) == ("Helper", ["catalog.search", "payment.finalize"])
     assert server["merchant"] == {"id": "m_123", "category": "5411", "country": "NL"}
     assert [(user["username"], user["groups"]) for user in users] == [("ada", []), ("bob", [])]

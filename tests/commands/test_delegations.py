@@ -65,7 +65,7 @@ def test_showing_a_delegation_tells_what_is_spent(running: World, beside: Manage
     made = beside.json(*create(beside, running.delegation()))
     assert running.exchange(made["grant"]).status_code == 200
     shown = beside.json("delegations", "show", made["grant_id"])
-    assert shown["spent"] == {"total": {"currency": "EUR", "value": "42.50"}, "count": 1}
+    assert shown["spent"] == {"total": {"currency": "EUR", "value": "42.50"}, "count": 1, "open": 1}
     assert shown["authorization_details"]["limits"]["total"] == "300.00"
     assert shown["created_by"].startswith("operator:")
 

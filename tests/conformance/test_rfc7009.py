@@ -25,13 +25,13 @@ def test_a_token_that_was_revoked_is_inactive_at_once(world: World) -> None:
     assert world.rows().reserved == 0  # contract §7: it voids its reservation
 
 
-def test_one_token_is_revoked_and_no_other(world: World) -> None:
+def test_one_token_is_revoked_and_no_other(shared_world: World) -> None:
     """§2.1: the one that the request names."""
-    grant = world.granted().grant
-    one, other = token_of(world, grant), token_of(world, grant)
-    revoke(world, one)
-    assert world.introspect(other)["active"]
-    assert world.exchange(grant).status_code == 200
+    grant = shared_world.granted().grant
+    one, other = token_of(shared_world, grant), token_of(shared_world, grant)
+    revoke(shared_world, one)
+    assert shared_world.introspect(other)["active"]
+    assert shared_world.exchange(grant).status_code == 200
 
 
 def test_revoking_a_grant_ends_what_came_of_it(world: World) -> None:
@@ -86,15 +86,15 @@ def test_the_answer_says_nothing(sqlite_world: World) -> None:
     assert {(answer.status_code, answer.content) for answer in answers} == {(200, b"{}")}
 
 
-def test_another_agents_token_is_left_alone(world: World) -> None:
+def test_another_agents_token_is_left_alone(shared_world: World) -> None:
     """§2.1: the token must be the client's own. Contract and threat A32: others are not told what it is."""
-    granted = world.granted()
-    token = token_of(world, granted.grant)
+    granted = shared_world.granted()
+    token = token_of(shared_world, granted.grant)
     for text in (token, granted.grant):
-        with world.nothing_happens("revocation.unknown_token", "token_revocation.refused"):
-            assert revoke(world, text, PRICE_SCOUT).status_code == 200
-    assert world.introspect(token)["active"]
-    assert world.exchange(granted.grant).status_code == 200
+        with shared_world.nothing_happens("revocation.unknown_token", "token_revocation.refused"):
+            assert revoke(shared_world, text, PRICE_SCOUT).status_code == 200
+    assert shared_world.introspect(token)["active"]
+    assert shared_world.exchange(granted.grant).status_code == 200
 
 
 def test_nobody_revokes_without_authentication(sqlite_world: World) -> None:

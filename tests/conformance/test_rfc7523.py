@@ -104,10 +104,10 @@ def refuse(
 
 
 @pytest.mark.parametrize("client_id", CLIENTS)
-def test_a_client_proves_itself_with_a_key_that_was_registered(world: World, client_id: str) -> None:
+def test_a_client_proves_itself_with_a_key_that_was_registered(sqlite_world: World, client_id: str) -> None:
     """§2.2 and §3: issuer and subject are the client_id; resource servers and agents alike."""
-    accept(world, own_assertion(world, client_id, KEY))
-    accept(world, own_assertion(world, client_id, KEY), client_id=client_id)
+    accept(sqlite_world, own_assertion(sqlite_world, client_id, KEY))
+    accept(sqlite_world, own_assertion(sqlite_world, client_id, KEY), client_id=client_id)
 
 
 def test_a_resource_server_that_proves_itself_sees_its_tokens(sqlite_world: World) -> None:
@@ -297,14 +297,19 @@ def test_an_assertion_that_is_no_jwt_is_refused(sqlite_world: World) -> None:
 # --- draft-ietf-oauth-spiffe-client-auth: jwt-spiffe ----------------------------------------------------------
 
 
-def test_a_jwt_svid_authenticates_agents_and_resource_servers(world: World) -> None:
+def test_a_jwt_svid_authenticates_agents_and_resource_servers(sqlite_world: World) -> None:
     """The draft's §3.1: the SPIFFE ID in `sub` is the client's; it may be shown more than once."""
-    action = world.action(locations=["https://checker.example"])
-    token = token_of(world, world.granted(locations=["https://checker.example"]).grant, action=action)
-    svid = world.assertion(CHECKER)
-    assert [show(world, svid, JWT_SPIFFE, token=token).json()["active"] for _ in range(2)] == [True, True]
-    accept(world, world.assertion(), JWT_SPIFFE, at="/oauth/revoke", token=token)
-    assert show(world, svid, JWT_SPIFFE, token=token).json() == {"active": False}
+    action = sqlite_world.action(locations=["https://checker.example"])
+    token = token_of(
+        sqlite_world, sqlite_world.granted(locations=["https://checker.example"]).grant, action=action
+    )
+    svid = sqlite_world.assertion(CHECKER)
+    assert [show(sqlite_world, svid, JWT_SPIFFE, token=token).json()["active"] for _ in range(2)] == [
+        True,
+        True,
+    ]
+    accept(sqlite_world, sqlite_world.assertion(), JWT_SPIFFE, at="/oauth/revoke", token=token)
+    assert show(sqlite_world, svid, JWT_SPIFFE, token=token).json() == {"active": False}
 
 
 def test_a_jwt_svid_is_for_the_issuer_alone(sqlite_world: World) -> None:
@@ -329,12 +334,20 @@ def test_an_unknown_workload_is_an_unknown_client(sqlite_world: World) -> None:
 
 
 @pytest.mark.parametrize("domain", WORKLOADS)
-def test_a_workload_authenticates_with_the_assertion_of_its_trust_domain(world: World, domain: str) -> None:
+def test_a_workload_authenticates_with_the_assertion_of_its_trust_domain(
+    sqlite_world: World, domain: str
+) -> None:
     """§3: the issuer is the trust domain's, the subject the workload's; the type is jwt-bearer."""
-    grant = world.granted(agent=domain).grant
-    token = token_of(world, grant, actor_token=workload_assertion(world, domain))
-    accept(world, workload_assertion(world, domain), at="/oauth/revoke", token=token, client_id=domain)
-    assert world.introspect(token) == {"active": False}
+    grant = sqlite_world.granted(agent=domain).grant
+    token = token_of(sqlite_world, grant, actor_token=workload_assertion(sqlite_world, domain))
+    accept(
+        sqlite_world,
+        workload_assertion(sqlite_world, domain),
+        at="/oauth/revoke",
+        token=token,
+        client_id=domain,
+    )
+    assert sqlite_world.introspect(token) == {"active": False}
 
 
 @pytest.mark.parametrize("domain", WORKLOADS)

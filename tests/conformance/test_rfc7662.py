@@ -23,11 +23,11 @@ def test_a_live_token_is_active_and_its_claims_are_told(world: World) -> None:
     assert world.introspect(token) == claims_of(token) | {"active": True, "token_type": "Bearer"}
 
 
-def test_the_members_have_the_types_of_the_rfc(world: World) -> None:
+def test_the_members_have_the_types_of_the_rfc(shared_world: World) -> None:
     """§2.2."""
-    grant = world.granted().grant
-    body = world.introspect(
-        token_of(world, grant, authorization_details=None, scope="catalog.search", resource=MARKET)
+    grant = shared_world.granted().grant
+    body = shared_world.introspect(
+        token_of(shared_world, grant, authorization_details=None, scope="catalog.search", resource=MARKET)
     )
     assert body["active"] is True
     assert all(type(body[name]) is int for name in ("exp", "iat"))

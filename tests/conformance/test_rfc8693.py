@@ -87,18 +87,18 @@ def test_resource_and_audience_may_both_name_the_target(shared_world: World, sha
     assert claims_of(answer.json()["access_token"])["aud"] == MARKET
 
 
-def test_the_grant_is_left_as_it_was(world: World) -> None:
+def test_the_grant_is_left_as_it_was(shared_world: World) -> None:
     """§1.1 and §2.1: the exchange uses up neither token, unless its own rules say so."""
-    form = world.form(world.granted().grant)
-    assert [world.post("/oauth/token", form).status_code for _ in range(2)] == [200, 200]
+    form = shared_world.form(shared_world.granted().grant)
+    assert [shared_world.post("/oauth/token", form).status_code for _ in range(2)] == [200, 200]
 
 
 # --- §2.2: the answer ---------------------------------------------------------------------------------------
 
 
-def test_the_answer_says_what_was_issued_how_to_use_it_and_for_how_long(world: World) -> None:
+def test_the_answer_says_what_was_issued_how_to_use_it_and_for_how_long(shared_world: World) -> None:
     """§2.2.1: `access_token`, `issued_token_type`, `token_type`, `expires_in`."""
-    body = world.exchange(world.granted().grant).json()
+    body = shared_world.exchange(shared_world.granted().grant).json()
     assert set(body) == {
         *("access_token", "issued_token_type", "token_type", "expires_in"),
         *("authorization_details", "action_id"),  # RFC 9396 §7, contract §6
@@ -163,20 +163,20 @@ def test_the_token_names_the_user_as_subject_and_the_agent_as_actor(world: World
     assert "may_act" not in claims
 
 
-def test_earlier_actors_are_nested_in_the_current_one(world: World) -> None:
+def test_earlier_actors_are_nested_in_the_current_one(shared_world: World) -> None:
     """§4.1: the outermost actor is the current one, and the one before it is inside."""
-    child = handed_on(world, world.granted(redelegation={"depth": 1}))
-    token = token_of(world, child.grant, actor_token=world.assertion(PRICE_SCOUT))
-    assert verified(world, token)["act"] == {
+    child = handed_on(shared_world, shared_world.granted(redelegation={"depth": 1}))
+    token = token_of(shared_world, child.grant, actor_token=shared_world.assertion(PRICE_SCOUT))
+    assert verified(shared_world, token)["act"] == {
         "iss": "spiffe://example.org",
         "sub": PRICE_SCOUT,
         "act": {"iss": "spiffe://example.org", "sub": BASKET_HELPER},
     }
 
 
-def test_a_grant_names_the_one_party_that_may_act(world: World) -> None:
+def test_a_grant_names_the_one_party_that_may_act(shared_world: World) -> None:
     """§4.4: `may_act` identifies the actor by `iss` and `sub`."""
-    claims = verified(world, world.granted().grant)
+    claims = verified(shared_world, shared_world.granted().grant)
     assert claims["may_act"] == {"iss": "spiffe://example.org", "sub": BASKET_HELPER}
 
 

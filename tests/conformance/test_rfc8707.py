@@ -40,12 +40,12 @@ def twice(world: World, grant: str, name: str, values: list[str]) -> httpx.Respo
 
 
 @pytest.mark.parametrize("action", ["catalog.search", "payment.finalize"])
-def test_the_resource_is_the_tokens_audience(world: World, action: str) -> None:
+def test_the_resource_is_the_tokens_audience(shared_world: World, action: str) -> None:
     """§2.2: the token is for the resource that was asked for, which is its `aud`."""
     for resource in (MARKET, SHOP):
-        asked = world.action(locations=None, actions=[action])
-        answer = world.exchange(world.granted().grant, action=asked, resource=resource)
-        assert verified(world, answer.json()["access_token"])["aud"] == resource
+        asked = shared_world.action(locations=None, actions=[action])
+        answer = shared_world.exchange(shared_world.granted().grant, action=asked, resource=resource)
+        assert verified(shared_world, answer.json()["access_token"])["aud"] == resource
 
 
 def test_the_resource_is_told_as_the_place_of_the_action(shared_world: World, shared_grant: str) -> None:

@@ -12,21 +12,21 @@ EVERY_TOKEN_SAYS = {
 }
 
 
-def test_the_header_says_that_it_is_an_access_token(world: World) -> None:
+def test_the_header_says_that_it_is_an_access_token(shared_world: World) -> None:
     """§2.1: `typ` is at+jwt, the algorithm is asymmetric, and the key is published."""
-    header = header_of(token_of(world))
-    kids = [key["kid"] for key in world.client.get("/oauth/jwks").json()["keys"]]
+    header = header_of(token_of(shared_world))
+    kids = [key["kid"] for key in shared_world.client.get("/oauth/jwks").json()["keys"]]
     assert header == {"alg": "ES256", "kid": kids[0], "typ": "at+jwt"}
 
 
-def test_the_signature_is_good_with_the_published_key_and_only_then(world: World) -> None:
+def test_the_signature_is_good_with_the_published_key_and_only_then(shared_world: World) -> None:
     """§4: whoever has the published keys verifies the token."""
-    token = token_of(world)
-    assert verified(world, token) == claims_of(token)
-    other = token_of(world)
+    token = token_of(shared_world)
+    assert verified(shared_world, token) == claims_of(token)
+    other = token_of(shared_world)
     header_and_claims, signature = token.rsplit(".", 1)[0], other.rsplit(".", 1)[1]
     with pytest.raises(BadSignatureError):
-        verified(world, f"{header_and_claims}.{signature}")
+        verified(shared_world, f"{header_and_claims}.{signature}")
 
 
 def test_the_required_claims_are_there_and_no_others(world: World) -> None:
@@ -37,10 +37,10 @@ def test_the_required_claims_are_there_and_no_others(world: World) -> None:
     assert all(type(claims[name]) is int for name in ("exp", "iat"))
 
 
-def test_the_issuer_is_the_one_of_the_metadata(world: World) -> None:
+def test_the_issuer_is_the_one_of_the_metadata(shared_world: World) -> None:
     """§2.2 and §4: compared letter by letter with the metadata's `issuer`."""
-    metadata = world.client.get("/.well-known/oauth-authorization-server").json()
-    assert verified(world, token_of(world))["iss"] == metadata["issuer"]
+    metadata = shared_world.client.get("/.well-known/oauth-authorization-server").json()
+    assert verified(shared_world, token_of(shared_world))["iss"] == metadata["issuer"]
 
 
 @pytest.mark.parametrize("place", [MARKET, SHOP])
@@ -69,12 +69,12 @@ def test_every_token_has_its_own_id(shared_world: World, shared_grant: str) -> N
     assert len({claims_of(token)["jti"] for token in tokens}) == 5
 
 
-def test_the_subject_is_the_user_and_stays_the_same(world: World) -> None:
+def test_the_subject_is_the_user_and_stays_the_same(shared_world: World) -> None:
     """§2.2: `sub` is the resource owner where one is involved; §6: a name for this resource server alone."""
-    first, second = world.granted(), world.granted()
-    subjects = {claims_of(token_of(world, granted.grant))["sub"] for granted in (first, second, first)}
+    first, second = shared_world.granted(), shared_world.granted()
+    subjects = {claims_of(token_of(shared_world, granted.grant))["sub"] for granted in (first, second, first)}
     assert len(subjects) == 1
-    at_shop = token_of(world, first.grant, action=world.action(locations=[SHOP]))
+    at_shop = token_of(shared_world, first.grant, action=shared_world.action(locations=[SHOP]))
     assert claims_of(at_shop)["sub"] not in subjects
 
 

@@ -166,18 +166,20 @@ def test_the_answer_tells_the_details_as_granted(world: World) -> None:
     assert body["authorization_details"] == [world.action(locations=[SHOP], merchant=MERCHANT)]
 
 
-def test_the_token_carries_the_details_as_granted(world: World) -> None:
+def test_the_token_carries_the_details_as_granted(shared_world: World) -> None:
     """§9.1: the claim of the same name, on the top level."""
-    body = world.exchange(world.granted().grant, action=world.action(reference="cart-889")).json()
-    claims = verified(world, body["access_token"])
+    body = shared_world.exchange(
+        shared_world.granted().grant, action=shared_world.action(reference="cart-889")
+    ).json()
+    claims = verified(shared_world, body["access_token"])
     assert claims["authorization_details"] == body["authorization_details"]
-    assert claims["authorization_details"] == [world.action(reference="cart-889")]
+    assert claims["authorization_details"] == [shared_world.action(reference="cart-889")]
 
 
-def test_introspection_tells_the_details_as_granted(world: World) -> None:
+def test_introspection_tells_the_details_as_granted(shared_world: World) -> None:
     """§9.2."""
-    token = world.exchange(world.granted().grant).json()["access_token"]
-    assert world.introspect(token)["authorization_details"] == [world.action()]
+    token = shared_world.exchange(shared_world.granted().grant).json()["access_token"]
+    assert shared_world.introspect(token)["authorization_details"] == [shared_world.action()]
 
 
 def test_an_amount_is_told_with_all_decimals_of_its_currency(shared_world: World, shared_grant: str) -> None:
@@ -210,10 +212,10 @@ def test_details_beyond_the_delegation_are_refused_with_what_would_be_allowed(
     ]
 
 
-def test_the_grant_carries_what_the_user_consented_to(world: World) -> None:
+def test_the_grant_carries_what_the_user_consented_to(shared_world: World) -> None:
     """§9.1 and contract §5: one `agent_delegation`."""
-    granted = world.granted()
-    [details] = verified(world, granted.grant)["authorization_details"]
+    granted = shared_world.granted()
+    [details] = verified(shared_world, granted.grant)["authorization_details"]
     assert details["type"] == "agent_delegation"
     assert details == granted.details.to_json()
 

@@ -47,17 +47,19 @@ def test_a_proof_binds_the_token_to_its_key(world: World) -> None:
     assert verified(world, answer.json()["access_token"])["cnf"] == {"jkt": KEY.thumbprint()}
 
 
-def test_without_a_proof_the_token_is_bound_to_nothing(world: World) -> None:
+def test_without_a_proof_the_token_is_bound_to_nothing(shared_world: World) -> None:
     """§5: Bearer."""
-    body = send(world, world.granted().grant, None).json()
+    body = send(shared_world, shared_world.granted().grant, None).json()
     assert body["token_type"] == "Bearer"
-    assert "cnf" not in verified(world, body["access_token"])
+    assert "cnf" not in verified(shared_world, body["access_token"])
 
 
-def test_introspection_tells_the_binding(world: World) -> None:
+def test_introspection_tells_the_binding(shared_world: World) -> None:
     """§6.2: `token_type` and `cnf`."""
-    token = send(world, world.granted().grant, dpop_proof(world, KEY)).json()["access_token"]
-    told = world.introspect(token)
+    token = send(shared_world, shared_world.granted().grant, dpop_proof(shared_world, KEY)).json()[
+        "access_token"
+    ]
+    told = shared_world.introspect(token)
     assert (told["token_type"], told["cnf"]) == ("DPoP", {"jkt": KEY.thumbprint()})
 
 
@@ -188,15 +190,15 @@ def test_what_is_no_proof_is_refused(shared_world: World, shared_grant: str, pro
 # --- §8: nonces -----------------------------------------------------------------------------------------------
 
 
-def test_a_proof_without_a_nonce_is_answered_with_one(world: World) -> None:
+def test_a_proof_without_a_nonce_is_answered_with_one(shared_world: World) -> None:
     """§8: 400 `use_dpop_nonce` and a DPoP-Nonce header, with which the client tries again."""
-    grant = world.granted().grant
-    answer = refuse(world, grant, dpop_proof(world, KEY, nonce=None), "use_dpop_nonce")
+    grant = shared_world.granted().grant
+    answer = refuse(shared_world, grant, dpop_proof(shared_world, KEY, nonce=None), "use_dpop_nonce")
     assert answer.status_code == 400
     nonce = answer.headers["dpop-nonce"]
     # §8.1: NQCHAR of RFC 6749 Appendix A
     assert all(character in "!#[]^_`{|}~-." or character.isalnum() or character == "=" for character in nonce)
-    assert send(world, grant, dpop_proof(world, KEY, nonce=nonce)).status_code == 200
+    assert send(shared_world, grant, dpop_proof(shared_world, KEY, nonce=nonce)).status_code == 200
 
 
 @pytest.mark.parametrize("nonce", ["", "x", "A" * 32, 1, None, ["x"]], ids=str)

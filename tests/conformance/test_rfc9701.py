@@ -43,38 +43,38 @@ def test_who_prefers_a_jwt_gets_one(shared_world: World, shared_grant: str) -> N
         assert ask(shared_world, token, accept).headers["content-type"] == JWT_ANSWER
 
 
-def test_the_header_says_what_kind_of_jwt_it_is(world: World) -> None:
+def test_the_header_says_what_kind_of_jwt_it_is(shared_world: World) -> None:
     """§5: `typ` is token-introspection+jwt; signed with a published key."""
-    header = header_of(ask(world, token_of(world)).text)
-    [key] = world.client.get("/oauth/jwks").json()["keys"]
+    header = header_of(ask(shared_world, token_of(shared_world)).text)
+    [key] = shared_world.client.get("/oauth/jwks").json()["keys"]
     assert header == {"typ": "token-introspection+jwt", "alg": "ES256", "kid": key["kid"]}
 
 
-def test_the_jwt_is_from_the_server_to_the_caller(world: World) -> None:
+def test_the_jwt_is_from_the_server_to_the_caller(sqlite_world: World) -> None:
     """§5: `iss`, `aud` (the resource server that asked), `iat`, `token_introspection`, and no `sub` nor `exp`."""
-    token = token_of(world)
-    world.clock.advance(seconds=10)
-    claims = verified(world, ask(world, token).text)
+    token = token_of(sqlite_world)
+    sqlite_world.clock.advance(seconds=10)
+    claims = verified(sqlite_world, ask(sqlite_world, token).text)
     assert set(claims) == {"iss", "aud", "iat", "token_introspection"}
-    assert claims["iss"] == world.issuer
+    assert claims["iss"] == sqlite_world.issuer
     assert claims["aud"] == MARKET
-    assert claims["iat"] == int(world.clock.now().timestamp())
+    assert claims["iat"] == int(sqlite_world.clock.now().timestamp())
 
 
-def test_inside_is_what_the_json_answer_says(world: World) -> None:
+def test_inside_is_what_the_json_answer_says(sqlite_world: World) -> None:
     """§5: `token_introspection` has the members of RFC 7662 §2.2; its `iat` and `exp` are the token's."""
-    token = token_of(world)
-    world.clock.advance(seconds=10)
-    claims = verified(world, ask(world, token).text)
-    assert claims["token_introspection"] == world.introspect(token)
+    token = token_of(sqlite_world)
+    sqlite_world.clock.advance(seconds=10)
+    claims = verified(sqlite_world, ask(sqlite_world, token).text)
+    assert claims["token_introspection"] == sqlite_world.introspect(token)
     assert claims["token_introspection"]["iat"] == claims["iat"] - 10
 
 
 @pytest.mark.parametrize("kind", ["no token", "another's token"])
-def test_of_an_inactive_token_nothing_more_is_told(world: World, kind: str) -> None:
+def test_of_an_inactive_token_nothing_more_is_told(shared_world: World, kind: str) -> None:
     """§5: `active` is false and the only member; the JWT is for the caller all the same."""
-    token = "x" if kind == "no token" else token_of(world)
-    claims = verified(world, ask(world, token, server="shop").text)
+    token = "x" if kind == "no token" else token_of(shared_world)
+    claims = verified(shared_world, ask(shared_world, token, server="shop").text)
     assert claims["token_introspection"] == {"active": False}
     assert claims["aud"] == SHOP
 

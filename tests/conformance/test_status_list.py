@@ -78,36 +78,36 @@ def test_the_list_is_compressed_base64url_without_padding() -> None:
 # --- §5: the token that it comes in ---------------------------------------------------------------------------
 
 
-def test_a_list_is_a_signed_jwt_of_its_own_type(world: World) -> None:
+def test_a_list_is_a_signed_jwt_of_its_own_type(shared_world: World) -> None:
     """§5.1: `typ` is statuslist+jwt; the signature is good with a published key."""
-    answer = fetch(world, token_of(world))
+    answer = fetch(shared_world, token_of(shared_world))
     assert header_of(answer.text)["typ"] == "statuslist+jwt"
-    assert verified(world, answer.text)["status_list"]["bits"] == 1
+    assert verified(shared_world, answer.text)["status_list"]["bits"] == 1
 
 
-def test_the_subject_is_the_uri_that_the_token_names(world: World) -> None:
+def test_the_subject_is_the_uri_that_the_token_names(shared_world: World) -> None:
     """§5.1 and §8.3: letter by letter."""
-    token = token_of(world)
-    claims = verified(world, fetch(world, token).text)
+    token = token_of(shared_world)
+    claims = verified(shared_world, fetch(shared_world, token).text)
     assert claims["sub"] == place_of(token)["uri"]
-    assert claims["iss"] == world.issuer
+    assert claims["iss"] == shared_world.issuer
 
 
-def test_a_list_says_from_when_it_is_and_how_long_it_may_be_kept(world: World) -> None:
+def test_a_list_says_from_when_it_is_and_how_long_it_may_be_kept(sqlite_world: World) -> None:
     """§5.1: `iat`, `exp`, `ttl`; contract §7: at most 15 seconds."""
-    token = token_of(world)
-    world.clock.advance(seconds=10)
-    claims = verified(world, fetch(world, token).text)
-    now = int(world.clock.now().timestamp())
+    token = token_of(sqlite_world)
+    sqlite_world.clock.advance(seconds=10)
+    claims = verified(sqlite_world, fetch(sqlite_world, token).text)
+    now = int(sqlite_world.clock.now().timestamp())
     assert claims["iat"] == now
     assert type(claims["ttl"]) is int
     assert 0 < claims["ttl"] <= 15
     assert now + claims["ttl"] <= claims["exp"]
 
 
-def test_a_list_says_nothing_more(world: World) -> None:
+def test_a_list_says_nothing_more(shared_world: World) -> None:
     """§5.1 and §12.3: nothing of what the tokens are or whose."""
-    claims = verified(world, fetch(world, token_of(world)).text)
+    claims = verified(shared_world, fetch(shared_world, token_of(shared_world)).text)
     assert set(claims) == {"iss", "sub", "iat", "exp", "ttl", "status_list"}
     assert set(claims["status_list"]) == {"bits", "lst"}
 
@@ -115,14 +115,14 @@ def test_a_list_says_nothing_more(world: World) -> None:
 # --- §6, §7: the tokens that refer to it ------------------------------------------------------------------------
 
 
-def test_every_token_names_its_place(world: World) -> None:
+def test_every_token_names_its_place(shared_world: World) -> None:
     """§6.2: `status_list` with a `uri` and an `idx` within the list (§8.3)."""
-    token = token_of(world)
+    token = token_of(shared_world)
     place = place_of(token)
     assert set(place) == {"uri", "idx"}
-    assert place["uri"].startswith(f"{world.issuer}/oauth/status/")
+    assert place["uri"].startswith(f"{shared_world.issuer}/oauth/status/")
     assert type(place["idx"]) is int
-    assert 0 <= place["idx"] < len(bits(claims_of(fetch(world, token).text))) * 8
+    assert 0 <= place["idx"] < len(bits(claims_of(fetch(shared_world, token).text))) * 8
 
 
 def test_no_two_tokens_share_a_place(shared_world: World, shared_grant: str) -> None:
@@ -168,9 +168,9 @@ def test_the_bit_of_everything_below_a_revoked_grant_is_set(sqlite_world: World)
 # --- §8: over HTTP ------------------------------------------------------------------------------------------
 
 
-def test_anyone_gets_the_list_by_its_uri(world: World) -> None:
+def test_anyone_gets_the_list_by_its_uri(shared_world: World) -> None:
     """§8.1 and §8.2: GET, 2xx, and its own media type; no longer kept by caches than `ttl`."""
-    answer = fetch(world, token_of(world))
+    answer = fetch(shared_world, token_of(shared_world))
     assert answer.status_code == 200
     assert answer.headers["content-type"] == MEDIA_TYPE
     max_age = int(answer.headers["cache-control"].rpartition("max-age=")[2])

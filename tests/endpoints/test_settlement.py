@@ -2,19 +2,13 @@
 
 from typing import Any
 
-import httpx
 import pytest
 
 from authserver import upkeep
-from authserver.ledger.check import check
+from tests.settling import eur, problem, redeem, settle, the_ledger_is_right, token_of
 from tests.world import MARKET, MERCHANT, World
 
 EUR = {"currency": "EUR", "per_action": "80.00", "total": "100.00"}
-
-
-def eur(value: str) -> dict[str, str]:
-    """An amount in euros."""
-    return {"currency": "EUR", "value": value}
 
 
 @pytest.fixture
@@ -28,42 +22,7 @@ def grant(world: World) -> str:
 @pytest.fixture(autouse=True)
 def _the_ledger_is_right(world: World) -> object:
     yield
-    stored = world.services.stored
-    assert world.services.database.read(lambda connection: list(check(connection, stored))) == []
-
-
-def token_of(world: World, grant: str, value: str = "50.00", **changes: Any) -> str:
-    """A token to pay."""
-    answer = world.exchange(grant, action=world.action(amount=eur(value), **changes))
-    assert answer.status_code == 200, answer.text
-    token: str = answer.json()["access_token"]
-    return token
-
-
-def settle(
-    world: World, path: str, body: dict[str, Any], *, server: str = "market", key: str | None = None
-) -> httpx.Response:
-    """A call of a resource server."""
-    credentials = {
-        "market": (world.market_id, world.market_secret),
-        "shop": (world.shop_id, world.shop_secret),
-    }
-    headers = {"Idempotency-Key": key} if key is not None else {}
-    return world.client.post(f"/oauth/{path}", json=body, auth=credentials[server], headers=headers)
-
-
-def redeem(world: World, token: str, **body: Any) -> httpx.Response:
-    """Redeem at the market."""
-    return settle(world, "redeem", {"token": token} | body)
-
-
-def problem(response: httpx.Response, status: int) -> dict[str, Any]:
-    """Hold an answer to RFC 9457."""
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    body: dict[str, Any] = response.json()
-    assert {"type", "title", "status", "detail"} <= body.keys()
-    return body
+    the_ledger_is_right(world)
 
 
 def test_a_token_is_redeemed_once(world: World, grant: str) -> None:
