@@ -1,7 +1,6 @@
 """Typed settings: a TOML file, environment variables over it, and a clear word where one of them is wrong."""
 
 import base64
-import ipaddress
 import os
 import re
 import secrets
@@ -23,6 +22,8 @@ from pydantic_settings import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from authserver.values import is_loopback
+
 # The server is run from a checkout, by an editable install: config/ and migrations/ are beside the package.
 # A wheel brings both into its environment's share/authserver instead (pyproject.toml, data-files).
 _CHECKOUT = Path(__file__).resolve().parent.parent
@@ -35,14 +36,6 @@ ALGORITHMS = ("ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS
 
 class ConfigurationError(Exception):
     """The configuration cannot be used; the message names each key and what it takes."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a URL's host can only be this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _web_url(value: str) -> str:

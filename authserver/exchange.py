@@ -3,7 +3,6 @@
 RFC 8693, contract §6. One transaction; the token is signed from the committed row.
 """
 
-import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -20,6 +19,7 @@ from authserver.db import hold_off_revocations
 from authserver.delegations.records import Chain, load_chain
 from authserver.delegations.standing import ending
 from authserver.errors import Refusal, Violation
+from authserver.ids import new_id
 from authserver.issuing import claims_of
 from authserver.ledger import actions, idempotency
 from authserver.ledger.actions import ActionRecord
@@ -356,7 +356,7 @@ class _Exchange:
         proof = self.proven.proof
         return ActionRecord(
             root_id=chain.root_id,
-            id=secrets.token_urlsafe(16),
+            id=new_id(),
             delegation_id=chain.leaf.id,
             client_id=chain.leaf.client_id,
             resource_server_id=target.id,

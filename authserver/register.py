@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from secrets import token_urlsafe
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection
@@ -20,6 +19,7 @@ from authserver.actors.agents import Agent
 from authserver.actors.resource_servers import ResourceServer
 from authserver.actors.trust_domains import parse_subject
 from authserver.audit.events import Record
+from authserver.ids import new_id
 from authserver.members import (
     Members,
     actions_of,
@@ -143,7 +143,7 @@ def parse_resource_server(
     members.goes_with("jwks", needed=auth == "private_key_jwt", where="auth is private_key_jwt")
     members.goes_with("subject", needed=auth == "jwt-spiffe", where="auth is jwt-spiffe")
     return ResourceServer(
-        id=f"rs_{token_urlsafe(12)}",
+        id=f"rs_{new_id()}",
         identifier=identifier,
         name=members.optional("name", parse_name) or _host_of(identifier),
         merchant=members.optional("merchant", Merchant.parse),

@@ -24,7 +24,7 @@ from authserver.tokens.own_tokens import OwnTokens
 from authserver.tokens.pairwise import PairwiseNames
 from authserver.tokens.sealing import Seal, SealBroken
 from authserver.tokens.server_secrets import shared_secret
-from authserver.tokens.signing_keys import SigningKeys, ensure_key
+from authserver.tokens.signing_keys import SigningKeys, ensure_key, has_keys
 from authserver.tokens.status_lists import StatusIndexes
 from authserver.values import CountryGroups, Datatypes, NotAValue
 
@@ -105,7 +105,7 @@ def open_services(settings: Settings, clock: Clock, database: Database | None = 
     vocabulary = load_vocabulary(settings)
     trust_domains = TrustDomains(settings.trust_domains, issuer=settings.server.issuer)
     database = database or open_database(settings)
-    seal = Seal(config.read_encryption_key(settings.keys) or config.create_encryption_key(settings.keys))
+    seal = Seal(_encryption_key(settings, database))
     pairwise, nonce_secret = _shared_secrets(database, seal, clock.now())
     signing_keys = SigningKeys(database, seal, clock)
     issuer = settings.server.issuer
@@ -124,6 +124,18 @@ def open_services(settings: Settings, clock: Clock, database: Database | None = 
         nonces=Nonces(nonce_secret, timedelta(seconds=settings.dpop.nonce_lifetime)),
         status_indexes=StatusIndexes(database, clock),
     )
+
+
+def _encryption_key(settings: Settings, database: Database) -> bytes:
+    key = config.read_encryption_key(settings.keys)
+    if key is not None:
+        return key
+    if database.read(has_keys):
+        raise ConfigurationError(
+            f"keys.encryption_key_file: takes the file with which this database's secrets were encrypted; there is no "
+            f"{settings.keys.encryption_key_file}"
+        )
+    return config.create_encryption_key(settings.keys)
 
 
 def _shared_secrets(database: Database, seal: Seal, now: datetime) -> tuple[bytes, bytes]:

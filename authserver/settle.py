@@ -81,9 +81,9 @@ def redeem(
         used = _by_id(services, connection, jti, caller)
         _note(record, used.action)
         _unused(services, connection, used, now)
-        amount = _actual(redemption.amount, used)
         if broken := _broken_facts(services, redemption.merchant, used):
             return _voided(services, connection, used, broken, record, now)
+        amount = _actual(redemption.amount, used)
         _same_merchant(redemption.merchant, used)
         settled = _redeemed(services, connection, used, amount, redemption.capture, now)
         return _settled(connection, record, settled, used, amount, 201, now)
@@ -97,9 +97,7 @@ def capture(services: Services, step: Step, caller: ResourceServer, record: Reco
     def settle(connection: Connection) -> Answer:
         used = _by_id(services, connection, step.redemption_id, caller)
         _note(record, used.action)
-        _in_state(used.action, "authorized")
-        if used.action.ends_at is not None and now >= used.action.ends_at:
-            raise _conflict("the authorization has expired", "settle.lapsed")
+        _authorized(used.action, now)
         amount = _money(step.amount, used, used.action.authorized)
         settled = settlements.capture(connection, used.action, amount, services.stored, now)
         return _settled(connection, record, settled, used, amount, 200, now)
@@ -113,7 +111,7 @@ def void(services: Services, step: Step, caller: ResourceServer, record: Record,
     def settle(connection: Connection) -> Answer:
         used = _by_id(services, connection, step.redemption_id, caller)
         _note(record, used.action)
-        _in_state(used.action, "authorized")
+        _authorized(used.action, now)
         if step.amount is not None and step.amount.minor != used.action.authorized:
             raise _conflict("an authorization is voided as a whole", "settle.amount")
         held = used.action.authorized
@@ -314,6 +312,13 @@ def _same_merchant(actual: Merchant | None, used: _Used) -> None:
             violations=differing,
             status=409,
         )
+
+
+def _authorized(action: ActionRecord, now: datetime) -> None:
+    _in_state(action, "authorized")
+    # What it held may be given back at any moment; the answer must not depend on whether it was.
+    if action.ends_at is not None and now >= action.ends_at:
+        raise _conflict("the authorization has expired", "settle.lapsed")
 
 
 def _in_state(action: ActionRecord, state: str) -> None:

@@ -10,6 +10,7 @@ from argon2 import PasswordHasher
 from sqlalchemy import Connection, Row, select
 from sqlalchemy.exc import IntegrityError
 
+from authserver.ids import new_id
 from authserver.schema import User as UserRow
 from authserver.schema import table_of
 
@@ -47,7 +48,7 @@ class NewUser:
 
 def create(connection: Connection, new: NewUser, now: datetime) -> tuple[str, str]:
     """Record a user; returns the id and a secret, good once within a day, to enrol with. Raises `UserExists`."""
-    user_id, secret = secrets.token_urlsafe(12), secrets.token_urlsafe(32)
+    user_id, secret = new_id(), secrets.token_urlsafe(32)
     row = {
         "user_id": user_id,
         "username": new.username,

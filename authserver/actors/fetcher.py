@@ -21,7 +21,7 @@ import httpcore
 from httpcore import SOCKET_OPTION, NetworkBackend, NetworkStream
 
 from authserver import strict_json
-from authserver.config import is_loopback
+from authserver.values import is_loopback
 
 MAX_BYTES = 512 * 1024
 # urlsplit drops tabs and line ends silently.

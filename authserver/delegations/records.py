@@ -1,6 +1,5 @@
 """Delegations as rows, and the chain from the root to one of them."""
 
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection, Row, Select, bindparam, func, select
 
 from authserver.delegations.stored_details import StoredDetails
+from authserver.ids import new_id
 from authserver.policy.details import DelegationDetails
 from authserver.schema import Agent, Budget, Delegation, Revocation, User, table_of
 
@@ -118,7 +118,7 @@ class NewDelegation:
 
 def create(connection: Connection, new: NewDelegation, stored: StoredDetails, now: datetime) -> str:
     """Record a root delegation with its empty budget; returns its id. Revocations must be held off meanwhile."""
-    delegation_id = secrets.token_urlsafe(16)
+    delegation_id = new_id()
     newest = connection.scalar(select(func.coalesce(func.max(_REVOCATIONS.c.id), 0)))
     row = {
         "root_id": delegation_id,

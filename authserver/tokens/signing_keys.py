@@ -114,9 +114,14 @@ def list_keys(connection: Connection) -> tuple[KeyRecord, ...]:
     return tuple(_record(row) for row in rows)
 
 
+def has_keys(connection: Connection) -> bool:
+    """Whether any key was made yet."""
+    return connection.scalar(select(_TABLE.c.kid).limit(1)) is not None
+
+
 def ensure_key(connection: Connection, seal: Seal, now: datetime) -> None:
     """Make the first key, which signs at once, where there is none yet."""
-    if connection.scalar(select(_TABLE.c.kid).limit(1)) is None:
+    if not has_keys(connection):
         _make_key(connection, seal, now, activates_at=now)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,7 @@ def _grant(world: World, client_id: str) -> str:
 
 
 WORKLOADS = ["basket-helper", "elsewhere", "buyer", "twin", "job"]
+PAIRS = list(permutations(WORKLOADS, 2))
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
@@ -146,11 +148,8 @@ def test_each_domain_vouches_for_its_own_agent(domains: Domains, name: str) -> N
 # --- A40: one domain speaks for another -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("victim", WORKLOADS)
-@pytest.mark.parametrize("signer", WORKLOADS)
+@pytest.mark.parametrize(("victim", "signer"), PAIRS)
 def test_A40_a_domains_key_signs_for_no_other_domain(domains: Domains, victim: str, signer: str) -> None:
-    if victim == signer:
-        return
     draft, other = domains.draft(victim), domains.draft(signer)
     for header, reason in (
         ({"kid": other.header["kid"]}, "jws.unknown_kid"),
@@ -160,13 +159,10 @@ def test_A40_a_domains_key_signs_for_no_other_domain(domains: Domains, victim: s
         domains.refuses(victim, draft.changed(header).signed(other.key), reason)
 
 
-@pytest.mark.parametrize("victim", WORKLOADS)
-@pytest.mark.parametrize("attacker", WORKLOADS)
+@pytest.mark.parametrize(("victim", "attacker"), PAIRS)
 def test_A40_a_good_assertion_with_anothers_subject_names_nobody(
     domains: Domains, victim: str, attacker: str
 ) -> None:
-    if victim == attacker:
-        return
     # The signature is good for the attacker's own domain; only the subject is the victim's.
     draft = domains.draft(attacker).changed(sub=domains.workloads[victim].subject)
     if "iss" not in draft.claims and victim in ("basket-helper", "elsewhere"):
@@ -503,20 +499,25 @@ def test_A44_a_flood_of_client_assertions_fetches_no_more(fetched: Fetched, path
 
 
 @pytest.mark.parametrize("kind", [JWT_SPIFFE, JWT_BEARER])
-def test_A44_no_transaction_waits_for_a_domains_slow_answer(fetched: Fetched, kind: str) -> None:
+@pytest.mark.parametrize("path", ["/oauth/token", "/oauth/introspect", "/oauth/revoke"])
+def test_A44_no_transaction_waits_for_a_domains_slow_answer(fetched: Fetched, path: str, kind: str) -> None:
     """A client assertion costs its sender nothing, and SQLite has one writer."""
     assert fetched.exchange().status_code == 200
     fetched.world.clock.advance(seconds=10)
-    fetched.keys.answer = _after(2, fetched.keys.answer)
+    fetched.keys.answer = _after(1.5, fetched.keys.answer)
     form = {"client_assertion_type": kind, "client_assertion": fetched.assertion("unknown"), "token": "x"}
-    waiting = threading.Thread(target=lambda: fetched.world.post("/oauth/revoke", form))
+    form |= (
+        fetched.world.form(fetched.grant, actor_token=fetched.assertion()) if path == "/oauth/token" else {}
+    )
+    waiting = threading.Thread(target=lambda: fetched.world.post(path, form))
     waiting.start()
     while len(fetched.keys.requests) < 2:
         time.sleep(0.01)
-    begun = time.monotonic()
-    assert fetched.exchange().status_code == 200
-    assert time.monotonic() - begun < 1
-    waiting.join()
+    try:
+        assert fetched.exchange().status_code == 200
+        assert waiting.is_alive()  # it was answered meanwhile
+    finally:
+        waiting.join()
 
 
 def test_A44_what_is_refused_for_its_claims_fetches_nothing(fetched: Fetched) -> None:
@@ -549,6 +550,13 @@ def _endless_header(connection: socket.socket) -> None:
         connection.sendall(b"X: " + b"a" * 65_536 + b"\r\n")
 
 
+def _a_byte_a_second(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\n")
+    for _ in range(60):
+        connection.sendall(b" ")
+        time.sleep(1)
+
+
 def _redirect(place: str, status: str = "302 Found") -> Answer:
     return says(b"", status, Location=place)
 
@@ -570,14 +578,8 @@ FAR_ENDS: dict[str, Answer] = {
     "no JSON": says(b"<html>"),
     "JSON that is no set": says(b"[]"),
     "a set said twice": says(b'{"keys":[],"keys":[]}'),
-    "a byte a second": lambda connection: [_sent(connection, b" ", 1) for _ in range(60)] and None,
+    "a byte a second": _a_byte_a_second,
 }
-
-
-def _sent(connection: socket.socket, byte: bytes, pause: float) -> bytes:
-    connection.sendall(byte)
-    time.sleep(pause)
-    return byte
 
 
 @pytest.mark.parametrize("answer", named(FAR_ENDS))
@@ -884,10 +886,7 @@ def test_A48_an_assertion_that_lives_longer_than_its_domain_allows_is_refused(
         {"exp": now + 3601},
         {"exp": now + 60, "iat": now - 3541},
         {"exp": now + 86_400 * 365},
-        {"exp": now + 3602, "iat": now + 1},
     ):
-        if claims.get("iat") == now + 1:
-            continue
         domains.refuses(name, draft.changed(**claims).signed(), "assertion.lifetime")
 
 
@@ -932,13 +931,19 @@ def test_A48_a_resource_server_that_was_disabled_learns_nothing(world: World) ->
 # --- A49: client assertions are used once ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("first", [pytest.param(place, id=place.name) for place in PRIVATE_KEY_JWT])
-@pytest.mark.parametrize("again", [pytest.param(place, id=place.name) for place in PRIVATE_KEY_JWT])
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        pytest.param(first, again, id=f"{first.name}, {again.name}")
+        for first, again in [
+            *product((AT_EXCHANGE, AT_REVOCATION), repeat=2),
+            (AT_INTROSPECTION, AT_INTROSPECTION),
+        ]
+    ],
+)
 def test_A49_a_client_assertion_is_used_once_wherever_it_is_shown(
     either_scene: Scene, first: Place, again: Place
 ) -> None:
-    if (first is AT_INTROSPECTION) != (again is AT_INTROSPECTION):
-        return  # another client's: it has jtis of its own
     draft = either_scene.draft(first)
     assert either_scene.show(first, draft.signed()).status_code == 200
     either_scene.refuses(again, draft.signed(), "client.replayed")
