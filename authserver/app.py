@@ -12,7 +12,7 @@ from authserver.clock import Clock, SystemClock
 from authserver.config import ConfigurationError, Settings, load_settings
 from authserver.db import Database
 from authserver.endpoints import health, introspection, metadata, revocation, settlement
-from authserver.endpoints.answers import error_answer, json_answer
+from authserver.endpoints.answers import error_answer
 from authserver.endpoints.status import StatusEndpoint
 from authserver.endpoints.token import TokenEndpoint
 from authserver.errors import Refusal
@@ -91,7 +91,7 @@ def _route(routes: Blueprint, method: str, path: str, answer: Answer) -> None:
         try:
             return answer(**arguments)
         except Refusal as refusal:
-            return error_answer(refusal)
+            return _refused(refusal)
 
     routes.add_url_rule(path, f"{method} {path}".replace(".", "_"), respond, methods=[method])
 
@@ -103,19 +103,22 @@ def _guarded(response: Response) -> Response:
     return response
 
 
+def _refused(refusal: Refusal) -> Response:
+    # Contract §7: where settlement is, every error is problem details.
+    shape = settlement.problem_answer if settlement.is_at(request.path) else error_answer
+    return shape(refusal)
+
+
 def _http_error(error: HTTPException) -> Response:
     code = "invalid_request" if error.code != 404 else "not_found"
-    answer = json_answer({"error": code, "error_description": error.name.lower()}, error.code or 500)
-    if error.get_response().headers.get("Allow"):
-        answer.headers["Allow"] = error.get_response().headers["Allow"]
-    return answer
+    allowed = error.get_response().headers.get("Allow")
+    headers = {"Allow": allowed} if allowed else {}
+    return _refused(Refusal(code, error.name.lower(), status=error.code or 500, headers=headers))
 
 
 def _unexpected(error: Exception) -> Response:
     log.error("request.failed", error=type(error).__name__, path=request.path, exc_info=error)
-    return json_answer(
-        {"error": "server_error", "error_description": "the server failed; this was recorded"}, 500
-    )
+    return _refused(Refusal("server_error", "the server failed; this was recorded", status=500))
 
 
 def _schema_is_current(database: Database) -> None:

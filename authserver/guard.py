@@ -4,9 +4,11 @@ A server thread that waits for a slow body would be missed by everybody else. So
 a few are ever at work: a request gets its turn when all of it has arrived. A connection that gets no answer is ended.
 """
 
+import errno
 import io
 import os
 import socket
+import stat
 import struct
 import threading
 import time
@@ -81,12 +83,20 @@ def _watch(port: int, after: float) -> None:
 
 def _connections(port: int) -> Iterator[socket.socket]:
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
-        with suppress(OSError), closing(socket.socket(fileno=os.dup(int(name)))) as connection:
+        with suppress(OSError), closing(_socket(int(name))) as connection:
             if connection.family not in (socket.AF_INET, socket.AF_INET6):
                 continue
             if connection.type == socket.SOCK_STREAM and connection.getsockname()[1] == port:
                 connection.getpeername()  # a listening socket has none
                 yield connection
+
+
+def _socket(descriptor: int) -> socket.socket:
+    # INVARIANT: no file is duplicated here, for to close a duplicate gives up every lock that this process has on the
+    # file (POSIX), SQLite's among them (test_A124_to_watch_connections_costs_no_descriptor_and_no_lock).
+    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        raise OSError(errno.ENOTSOCK, "not a socket")
+    return socket.socket(fileno=os.dup(descriptor))
 
 
 def _silent_for(connection: socket.socket) -> float:

@@ -112,9 +112,9 @@ def void(services: Services, step: Step, caller: ResourceServer, record: Record,
         used = _by_id(services, connection, step.redemption_id, caller)
         _note(record, used.action)
         _authorized(used.action, now)
-        if step.amount is not None and step.amount.minor != used.action.authorized:
-            raise _conflict("an authorization is voided as a whole", "settle.amount")
         held = used.action.authorized
+        if _money(step.amount, used, held) != held:
+            raise _conflict("an authorization is voided as a whole", "settle.amount")
         settled = settlements.void(connection, used.action, services.stored, now)
         return _settled(connection, record, settled, used, held, 200, now)
 

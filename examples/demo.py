@@ -29,7 +29,8 @@ def introduce(say: Narrator, world: World) -> None:
     """Who is who."""
     say.title(
         "One token for one action",
-        "A real server, a real shop, and two agents; every line below is an answer that came over HTTP.",
+        "A real server, a real shop and two agents. Every answer came over HTTP; only what Ada allows and takes back"
+        " is recorded for her by an operator's command, because there are no pages for people yet.",
     )
     say.people(
         {

@@ -32,6 +32,11 @@ _VERBS: Mapping[str, Callable[[Services, Step, ResourceServer, Record, datetime]
 }
 
 
+def is_at(path: str) -> bool:
+    """Whether a request to that path asks for settlement, whatever became of it: its errors are problem details."""
+    return path.endswith("/oauth/redeem") or "/oauth/redemptions/" in path
+
+
 def redeem(services: Services, request: FlaskRequest) -> Response:
     """Answer one redemption."""
 
@@ -79,8 +84,15 @@ def _respond(
         if refusal.status < 500:
             failed, now = refusal, services.clock.now()
             services.database.write(lambda connection: record.refused(connection, now, failed))
-        return problem_answer(refusal)
+        return _told_how(services, problem_answer(refusal))
     return _shaped(answer)
+
+
+def _told_how(services: Services, response: Response) -> Response:
+    # RFC 9110 §15.5.2: with a 401 goes a challenge, also where no header was tried.
+    if response.status_code == 401:
+        response.headers.setdefault("WWW-Authenticate", f'Basic realm="{services.issuer}"')
+    return response
 
 
 def _shaped(answer: Answer) -> Response:

@@ -54,6 +54,8 @@ _NAMES = tuple(ActionRecord.__dataclass_fields__)
 
 def find(connection: Connection, action_id: str) -> ActionRecord | None:
     """The action of that id, which is also its token's `jti`."""
+    if "\x00" in action_id:
+        return None  # PostgreSQL would not even look for it
     row = connection.execute(_BY_ID, {"action": action_id}).first()
     return None if row is None else ActionRecord(*row)
 

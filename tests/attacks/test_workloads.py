@@ -502,21 +502,27 @@ def test_A44_a_flood_of_client_assertions_fetches_no_more(fetched: Fetched, path
 @pytest.mark.parametrize("path", ["/oauth/token", "/oauth/introspect", "/oauth/revoke"])
 def test_A44_no_transaction_waits_for_a_domains_slow_answer(fetched: Fetched, path: str, kind: str) -> None:
     """A client assertion costs its sender nothing, and SQLite has one writer."""
+    world, go_on, gave_up = fetched.world, threading.Event(), threading.Event()
     assert fetched.exchange().status_code == 200
-    fetched.world.clock.advance(seconds=10)
-    fetched.keys.answer = _after(1.5, fetched.keys.answer)
+    world.clock.advance(seconds=10)
     form = {"client_assertion_type": kind, "client_assertion": fetched.assertion("unknown"), "token": "x"}
-    form |= (
-        fetched.world.form(fetched.grant, actor_token=fetched.assertion()) if path == "/oauth/token" else {}
-    )
-    waiting = threading.Thread(target=lambda: fetched.world.post(path, form))
+    if path == "/oauth/token":
+        form |= world.form(fetched.grant, actor_token=fetched.assertion())
+
+    def wait(connection: socket.socket) -> None:
+        if not go_on.wait(2):
+            gave_up.set()
+
+    fetched.keys.answer = wait
+    waiting = threading.Thread(target=lambda: world.post(path, form))
     waiting.start()
     while len(fetched.keys.requests) < 2:
         time.sleep(0.01)
     try:
         assert fetched.exchange().status_code == 200
-        assert waiting.is_alive()  # it was answered meanwhile
+        assert not gave_up.is_set()  # it was answered while the other one waited
     finally:
+        go_on.set()
         waiting.join()
 
 

@@ -48,7 +48,7 @@ def web() -> Iterator[Web]:
 def cluster(
     request: pytest.FixtureRequest, sqlite_url: str, tmp_path: Path, web: Web, cluster_key: RSAKey
 ) -> Iterator[World]:
-    """A world that knows a cluster, by the URL of its keys unless a test says `discovery`; `buyer` is an agent in it."""
+    """A world that knows a cluster by the URL of its keys, or by `discovery`; the agent `buyer` is in it."""
     web.publish(JWKS, jwk(cluster_key))
     web.discoverable(JWKS)
     by_discovery = getattr(request, "param", "jwks_url") == "discovery"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from authserver import upkeep
-from tests.settling import eur, problem, redeem, settle, the_ledger_is_right, token_of
+from tests.settling import eur, problem, redeem, redeemed, settle, the_ledger_is_right, token_of
 from tests.world import MARKET, MERCHANT, World
 
 EUR = {"currency": "EUR", "per_action": "80.00", "total": "100.00"}
@@ -201,3 +201,73 @@ def test_a_malformed_redemption_changes_nothing(world: World, grant: str, body: 
     with world.nothing_happens(event="redemption.refused"):
         problem(settle(world, "redeem", {"token": token} | body), 400)
     assert redeem(world, token).status_code == 201
+
+
+def test_an_authorization_is_voided_as_a_whole(world: World, grant: str) -> None:
+    path = redeemed(world, token_of(world, grant), capture=False)
+    for amount in (eur("49.99"), eur("50.01"), {"currency": "USD", "value": "50.00"}):
+        with world.nothing_happens(event="void.refused"):
+            problem(settle(world, f"{path}/void", {"amount": amount}), 409)
+    assert settle(world, f"{path}/void", {"amount": eur("50.00")}).status_code == 200
+
+
+# --- RFC 9457: whatever is wrong is a problem ----------------------------------------------------------------------
+
+
+JSON = {"Content-Type": "application/json"}
+NOT_SETTLING: dict[str, tuple[int, dict[str, Any]]] = {
+    "no_credentials": (401, {"auth": None, "json": {}}),
+    "another_secret": (401, {"auth": ("rs_market", "guessed"), "json": {}}),
+    "a_bearer_token": (401, {"auth": None, "json": {}, "headers": {"Authorization": "Bearer x"}}),
+    "two_ways_at_once": (400, {"json": {"client_assertion": "x"}}),
+    "a_form": (415, {"data": {"token": "x"}}),
+    "plain_text": (415, {"content": b'{"token": "x"}', "headers": {"Content-Type": "text/plain"}}),
+    "no_content_type": (415, {"content": b'{"token": "x"}'}),
+    "200_kilobytes": (413, {"content": b"x" * 200_000, "headers": JSON}),
+    "nothing": (400, {}),
+    "an_array": (400, {"json": [{"token": "x"}]}),
+    "a_member_twice": (400, {"content": b'{"token": "x", "token": "y"}', "headers": JSON}),
+    "no_utf_8": (400, {"content": b'{"token": "\xff"}', "headers": JSON}),
+    "ten_thousand_levels": (
+        400,
+        {"content": b'{"a":' + b"[" * 10_000 + b"]" * 10_000 + b"}", "headers": JSON},
+    ),
+    "a_query": (400, {"json": {"token": "x"}, "params": {"token": "x"}}),
+    "an_empty_key": (400, {"json": {"token": "x"}, "headers": {"Idempotency-Key": ""}}),
+    "a_key_with_a_space": (400, {"json": {"token": "x"}, "headers": {"Idempotency-Key": "a b"}}),
+}
+
+
+@pytest.mark.parametrize("path", ["redeem", "redemptions/unknown/capture"])
+@pytest.mark.parametrize("case", NOT_SETTLING)
+def test_a_request_that_is_no_settlement_is_refused_as_a_problem(world: World, path: str, case: str) -> None:
+    status, request = NOT_SETTLING[case]
+    if case == "nothing" and path != "redeem":
+        status = 404
+    event = "redemption" if path == "redeem" else "capture"
+    with world.nothing_happens(event=f"{event}.refused"):
+        asked = {"auth": (world.market_id, world.market_secret)} | request
+        answer = world.client.post(f"/oauth/{path}", **asked)
+        problem(answer, status)
+    # RFC 9110 §15.5.2: whoever is not known is told how to become so.
+    assert answer.headers.get("www-authenticate", "").startswith("Basic realm=") == (status == 401)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "redeem", 405),
+        ("PUT", "redemptions/unknown/capture", 405),
+        ("POST", "redemptions/unknown/cancel", 404),
+        ("POST", "redemptions/a%00b/capture", 404),
+        ("POST", "redemptions/a%ffb/void", 404),
+        pytest.param("POST", f"redemptions/{'x' * 10_000}/refund", 404, id="long"),
+    ],
+)
+def test_where_nothing_is_settled_the_answer_is_a_problem_too(
+    world: World, method: str, path: str, status: int
+) -> None:
+    auth = (world.market_id, world.market_secret)
+    answer = world.client.request(method, f"/oauth/{path}", json={}, auth=auth)
+    problem(answer, status)
+    assert ("POST" in answer.headers.get("allow", "")) == (status == 405)
