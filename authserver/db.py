@@ -5,7 +5,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -65,6 +66,9 @@ class Database:
         self.engine = engine(self.url, pool_size, statement_timeout)
         self._patience = statement_timeout / 1000
         self._queue = _WriterQueue(self.url.database if self.is_sqlite else None, self._patience)
+        self._writing: Callable[[], AbstractContextManager[Connection]] = (
+            _SqliteWriter(self.engine) if self.is_sqlite else self.engine.connect
+        )
 
     def write(self, work: Callable[[Connection], Result]) -> Result:
         """Run `work` in a transaction and commit it; begun anew, a bounded number of times, after a conflict.
@@ -75,10 +79,7 @@ class Database:
         deadline = time.monotonic() + self._patience
         for attempt in range(_TRIES):
             try:
-                with self._queue, self.engine.connect() as connection:
-                    if self.is_sqlite:
-                        # The write lock at once: a read that grows into a write could not be retried.
-                        connection.exec_driver_sql("BEGIN IMMEDIATE")
+                with self._queue, self._writing() as connection:
                     result = work(connection)
                     _commit(connection)
                     return result
@@ -114,6 +115,8 @@ class Database:
 
     def dispose(self) -> None:
         """Close all connections."""
+        if isinstance(self._writing, _SqliteWriter):
+            self._writing.close()
         self.engine.dispose()
         self._queue.close()
 
@@ -235,6 +238,40 @@ class _WriterQueue:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+class _SqliteWriter:
+    """The one connection of a process that writes to SQLite; `_WriterQueue` lets one thread at a time have it.
+
+    To take one from the pool for each transaction, and to bring it back, would cost as much as two statements.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection: Connection | None = None
+
+    @contextmanager
+    def __call__(self) -> Iterator[Connection]:
+        connection = self._connection or self._engine.connect()
+        self._connection = None  # until it is known to be good
+        try:
+            # The write lock at once: a read that grows into a write could not be retried.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+        except DBAPIError:
+            connection.close()
+            raise
+        except BaseException:
+            connection.rollback()
+            self._connection = connection
+            raise
+        self._connection = connection
+
+    def close(self) -> None:
+        """Close the connection; the next writer makes one anew."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 def _sqlite_engine(url: URL, pool_size: int, timeout: int) -> Engine:

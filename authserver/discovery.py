@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from authserver import strict_json
+from authserver.errors import Violation
 from authserver.values import is_loopback
 
 _MOST_BYTES = 512 * 1024
@@ -23,11 +24,15 @@ class IssuerUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServerMetadata:
-    """The endpoints that clients of this kind use; each is an absolute URL."""
+    """The endpoints that clients of this kind use; each is an absolute URL.
+
+    `redemption_endpoint` is no member of RFC 8414: None for a server that does not say it.
+    """
 
     token_endpoint: str
     jwks_uri: str
     introspection_endpoint: str
+    redemption_endpoint: str | None
 
 
 class Issuer:
@@ -71,6 +76,9 @@ class Issuer:
             token_endpoint=_endpoint(document, "token_endpoint", url),
             jwks_uri=_endpoint(document, "jwks_uri", url),
             introspection_endpoint=_endpoint(document, "introspection_endpoint", url),
+            redemption_endpoint=(
+                _endpoint(document, "redemption_endpoint", url) if "redemption_endpoint" in document else None
+            ),
         )
 
 
@@ -83,6 +91,28 @@ def json_object(body: bytes, source: str) -> dict[str, object]:
     if not isinstance(document, dict):
         raise IssuerUnavailable(f"{source} answered with no JSON object")
     return document
+
+
+def violations_in(body: Mapping[str, object]) -> tuple[Violation, ...]:
+    """The crossed limits that a refusal names (contract §6). Raises `TypeError` where they have another form."""
+    entries = body.get("violations", [])
+    if not isinstance(entries, list):
+        raise TypeError("violations")
+    return tuple(map(_violation, entries))
+
+
+def text_in(body: Mapping[str, object], name: str) -> str:
+    """A member that must be there as text. Raises `TypeError`."""
+    value = body.get(name)
+    if not isinstance(value, str):
+        raise TypeError(name)
+    return value
+
+
+def _violation(entry: object) -> Violation:
+    if not isinstance(entry, dict):
+        raise TypeError("violations")
+    return Violation(text_in(entry, "constraint"), entry.get("requested"), entry.get("allowed"))
 
 
 def _bounded_body(response: httpx.Response, url: str) -> bytes:

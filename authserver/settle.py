@@ -92,12 +92,14 @@ def redeem(
 
 
 def capture(services: Services, step: Step, caller: ResourceServer, record: Record, now: datetime) -> Answer:
-    """Take what was authorized, or less of it. A revocation since then does not matter (contract §7)."""
+    """Take what was authorized, or less of it. A revocation since then does not matter (contract §7), but is recorded."""
 
     def settle(connection: Connection) -> Answer:
         used = _by_id(services, connection, step.redemption_id, caller)
         _note(record, used.action)
         _authorized(used.action, now)
+        if ended := ending(connection, used.chain, now, used.action.task_id):
+            record.data["although"] = ended.rule
         amount = _money(step.amount, used, used.action.authorized)
         settled = settlements.capture(connection, used.action, amount, services.stored, now)
         return _settled(connection, record, settled, used, amount, 200, now)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from authserver.discovery import Issuer, IssuerUnavailable, json_object
+from authserver.discovery import Issuer, IssuerUnavailable, json_object, text_in, violations_in
 from authserver.errors import Violation
 
 _EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -102,34 +102,26 @@ class AgentClient:
 
 
 def _issued(body: Mapping[str, object]) -> IssuedToken:
-    (action,) = _objects(body["authorization_details"])
     expires_in = body["expires_in"]
     if type(expires_in) is not int:
         raise TypeError("expires_in")
     return IssuedToken(
-        access_token=_text(body["access_token"]),
-        token_type=_text(body["token_type"]),
+        access_token=text_in(body, "access_token"),
+        token_type=text_in(body, "token_type"),
         expires_in=expires_in,
-        action_id=_text(body["action_id"]),
-        action=action,
+        action_id=text_in(body, "action_id"),
+        action=_single_action(body),
     )
+
+
+def _single_action(body: Mapping[str, object]) -> Mapping[str, object]:
+    details = body["authorization_details"]
+    if not isinstance(details, list) or len(details) != 1 or not isinstance(details[0], dict):
+        raise TypeError("authorization_details")
+    return details[0]
 
 
 def _refused(body: Mapping[str, object], status: int) -> ExchangeRefused:
-    violations = tuple(
-        Violation(_text(entry["constraint"]), entry.get("requested"), entry.get("allowed"))
-        for entry in _objects(body.get("violations", []))
+    return ExchangeRefused(
+        text_in(body, "error"), text_in(body, "error_description"), violations_in(body), status
     )
-    return ExchangeRefused(_text(body["error"]), _text(body["error_description"]), violations, status)
-
-
-def _objects(value: object) -> list[Mapping[str, object]]:
-    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        raise TypeError("not an array of objects")
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError("not text")
-    return value

@@ -20,6 +20,8 @@ def metadata(services: Services) -> dict[str, object]:
         "jwks_uri": f"{issuer}/oauth/jwks",
         "introspection_endpoint": f"{issuer}/oauth/introspect",
         "revocation_endpoint": f"{issuer}/oauth/revoke",
+        # Ours (RFC 8414 §2 lets metadata say more); the steps of a redemption are beside it, below redemptions/ID/.
+        "redemption_endpoint": f"{issuer}/oauth/redeem",
         "grant_types_supported": [EXCHANGE],
         "response_types_supported": [],
         "scopes_supported": [

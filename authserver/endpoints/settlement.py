@@ -77,6 +77,7 @@ def _respond(
     try:
         body = _body(request)
         caller = _caller(services, request, body)
+        record.data["resource_server"] = caller.identifier
         if unknown := body.keys() - known:
             raise _malformed(f"{len(unknown)} unknown members in the body", "settle.members")
         answer = run(body, _key(request, body), caller, record)

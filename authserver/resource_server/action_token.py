@@ -23,12 +23,12 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Merchant:
-    """The seller that the token names; what it does not say is None."""
+    """The seller that a token names, or that really applies at redemption; what is not said is None."""
 
-    id: str | None
-    category: MerchantCategory | None
-    country: Country | None
-    name: str | None
+    id: str | None = None
+    category: MerchantCategory | None = None
+    country: Country | None = None
+    name: str | None = None
 
     @classmethod
     def parse(cls, unverified: object) -> Self:
@@ -41,6 +41,12 @@ class Merchant:
             country=None if country is None else Country.parse(country),
             name=_text(members, "name"),
         )
+
+    def to_json(self) -> dict[str, object]:
+        """The member as a redemption sends it; what is not said is left out."""
+        category, country = self.category and self.category.code, self.country and self.country.code
+        said = {"id": self.id, "category": category, "country": country, "name": self.name}
+        return {name: value for name, value in said.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,12 @@
 """Asking the server whether a token still stands (RFC 7662): the answer that knows of revocations."""
 
-from urllib.parse import quote_plus
-
 import httpx
 
 from authserver.clock import Clock, SystemClock
 from authserver.discovery import Issuer, IssuerUnavailable, json_object
 from authserver.jose import TokenRefused
 from authserver.resource_server.action_token import ActionToken, read_action_token
+from authserver.resource_server.credentials import client_secret_basic
 
 
 class Introspection:
@@ -28,8 +27,7 @@ class Introspection:
         Raises `ValueError` where `issuer` is no https URL (http for loopback only).
         """
         self._issuer, self._audience = Issuer(issuer, http), audience
-        # RFC 6749 §2.3.1: both are form-encoded before they are joined.
-        self._credentials = httpx.BasicAuth(quote_plus(client_id), quote_plus(client_secret))
+        self._credentials = client_secret_basic(client_id, client_secret)
         self._clock = clock or SystemClock()
 
     def introspect(self, unverified_token: str) -> ActionToken | None:

@@ -106,7 +106,7 @@ def test_a_list_says_from_when_it_is_and_how_long_it_may_be_kept(sqlite_world: W
 
 
 def test_a_list_says_nothing_more(shared_world: World) -> None:
-    """§5.1 and §12.3: nothing of what the tokens are or whose."""
+    """§5.1 and §12.4: nothing of what the tokens are or whose."""
     claims = verified(shared_world, fetch(shared_world, token_of(shared_world)).text)
     assert set(claims) == {"iss", "sub", "iat", "exp", "ttl", "status_list"}
     assert set(claims["status_list"]) == {"bits", "lst"}

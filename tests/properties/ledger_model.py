@@ -79,8 +79,8 @@ class Ask:
     amount: int
     currency: str
     merchant: Merchant
-    reference: str
-    task: str | None
+    reference: str = "cart-1"
+    task: str | None = None
 
 
 @dataclass(eq=False)
@@ -242,9 +242,7 @@ class Ledger:
         expires = min(self.now + timedelta(seconds=LIFETIMES[ask.kind]), *ends)
         merchant = self.registered[ask.place] or ask.merchant
         debit = ask.kind == "payment.finalize"
-        action = Action(
-            action_id, delegation, ask, merchant, self.now, expires, expires if debit else None
-        )
+        action = Action(action_id, delegation, ask, merchant, self.now, expires, expires if debit else None)
         self.actions.append(action)
         if key:
             self.exchange_keys[delegation.agent, key] = (delegation.id, ask, action)
@@ -319,10 +317,9 @@ class Ledger:
             return Settled(404)
         if ask.kind not in ("payment.finalize", "refund.initiate") or not self.is_live(action):
             return Settled(409)
-        if merchant is not None:
-            if any(outside(link, merchant) for link in action.delegation.chain):
-                action.state = "voided"
-                return Settled(409, voided=True)
+        if merchant is not None and any(outside(link, merchant) for link in action.delegation.chain):
+            action.state = "voided"
+            return Settled(409, voided=True)
         taken = ask.amount if amount is None else amount
         if taken > ask.amount or (amount is not None and currency != ask.currency):
             return Settled(409)
