@@ -5,13 +5,15 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, Insert, Table, Update, bindparam, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
@@ -145,6 +147,50 @@ def wait_for_exchanges(connection: Connection) -> None:
 
 _SHARED_LOCK = text(f"SELECT pg_advisory_xact_lock_shared({_REVOCATION_LOCK})")
 _EXCLUSIVE_LOCK = text(f"SELECT pg_advisory_xact_lock({_REVOCATION_LOCK})")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row to be inserted; `values` names each of its columns."""
+
+    table: Table
+    values: Mapping[str, object]
+
+
+def write_together(
+    connection: Connection, rows: Sequence[Row], last: Update | None = None, **parameters: object
+) -> int:
+    """Insert the rows, then run `last`; returns how many rows `last` changed (without it, were inserted last).
+
+    On PostgreSQL all is one statement and one round trip, and `last` holds its row's lock for as short as can be.
+    SQLite has nobody to wait for, so there they are sent one by one.
+    """
+    if connection.dialect.name == "postgresql" and rows:
+        shapes = tuple((row.table, tuple(row.values)) for row in rows)
+        for number, row in enumerate(rows):
+            parameters |= {f"{number}_{name}": value for name, value in row.values.items()}
+        return connection.execute(_together(shapes, last), parameters).rowcount
+    for row in rows:
+        connection.execute(_insert(row.table), row.values)
+    return connection.execute(last, parameters).rowcount if last is not None else 1
+
+
+@lru_cache
+def _insert(table: Table) -> Insert:
+    return table.insert().inline()
+
+
+@lru_cache
+def _together(shapes: tuple[tuple[Table, tuple[str, ...]], ...], last: Update | None) -> Insert | Update:
+    inserts = [_insert_of(table, names, number) for number, (table, names) in enumerate(shapes)]
+    final = inserts.pop() if last is None else last
+    together = final.add_cte(*(insert.cte(f"row_{number}") for number, insert in enumerate(inserts)))
+    return together.execution_options(preserve_rowcount=True)
+
+
+def _insert_of(table: Table, names: Sequence[str], number: int) -> Insert:
+    parameters = {name: bindparam(f"{number}_{name}", type_=table.c[name].type) for name in names}
+    return table.insert().values(parameters).inline()
 
 
 def _with_driver(url: URL) -> URL:

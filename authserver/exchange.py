@@ -172,30 +172,48 @@ class _Exchange:
     def run(self, index: StatusIndex) -> _Committed:
         self.attempt.start()
         hold_off_revocations(self.connection)
-        agent = self._agent()
-        self._same_client(agent)
-        chain = self._chain(agent)
+        chain = self._chain()
+        self._same_client(chain.leaf.client_id)
+        self._standing(chain)
         self._fresh()
         target = self._target()
-        if earlier := self._earlier(agent, chain, target):
+        if earlier := self._earlier(chain, target):
             return earlier
         self._sender_constrained()
-        permit = self._decide(agent, chain, target)
+        permit = self._decide(chain, target)
         action = self._action(chain, target, permit, index)
         self._reserve(chain, action, permit)
         return _Committed(action, chain, target.identifier, is_new=True)
 
-    def _agent(self) -> Agent:
+    def _chain(self) -> Chain:
+        """What was delegated to the workload that calls: the grant names it, and no other may act (RFC 8693 §4.4)."""
+        grant, workload = self.proven.grant, self.proven.workload
+        chain = load_chain(self.connection, grant.delegation_id, self.services.stored)
+        if chain is None:
+            raise self._stranger("grant.unknown")
+        leaf = chain.leaf
+        if (leaf.trust_domain, leaf.subject) != (workload.trust_domain, workload.subject):
+            raise self._stranger("grant.may_act")
+        if leaf.agent_disabled_at is not None:
+            raise _bad_actor("agent_disabled")
+        self.attempt.record.client_id = leaf.client_id
+        if grant.may_act != Actor(workload.issuer, workload.subject):
+            raise _bad_grant("grant.may_act")
+        self.attempt.record.delegation_id = leaf.id
+        return chain
+
+    def _stranger(self, rule: str) -> Refusal:
+        """Why a workload that the grant does not name is refused: it may not even be an agent."""
         workload = self.proven.workload
         agent = agents.find_by_workload(self.connection, workload.trust_domain, workload.subject)
         if agent is None:
-            raise _bad_actor("unknown_agent")
+            return _bad_actor("unknown_agent")
         if agent.disabled_at is not None:
-            raise _bad_actor("agent_disabled")
+            return _bad_actor("agent_disabled")
         self.attempt.record.client_id = agent.client_id
-        return agent
+        return _bad_grant(rule)
 
-    def _same_client(self, agent: Agent) -> None:
+    def _same_client(self, client_id: str) -> None:
         # Contract §3: client_id and client_assertion may be sent too and must then name the actor's agent.
         credentials = self.request.credentials
         if credentials.authorization is not None or credentials.client_assertion is not None:
@@ -208,25 +226,14 @@ class _Exchange:
                 token_endpoint=self.services.token_endpoint,
                 use_up=self._use_up,
             )
-            if not isinstance(client, Agent) or client.client_id != agent.client_id:
+            if not isinstance(client, Agent) or client.client_id != client_id:
                 raise failed("client.other_agent", credentials, self.services.issuer)
-        if credentials.client_id not in (None, agent.client_id):
+        if credentials.client_id not in (None, client_id):
             raise Refusal("invalid_request", "client_id is not the actor", rule="client.other_agent")
 
-    def _chain(self, agent: Agent) -> Chain:
-        grant, workload = self.proven.grant, self.proven.workload
-        chain = load_chain(self.connection, grant.delegation_id, self.services.stored)
-        if chain is None:
-            raise _bad_grant("grant.unknown")
-        # RFC 8693 §4.4: may_act names the only workload that may use the grant.
-        if chain.leaf.client_id != agent.client_id or grant.may_act != Actor(
-            workload.issuer, workload.subject
-        ):
-            raise _bad_grant("grant.may_act")
-        self.attempt.record.delegation_id = chain.leaf.id
+    def _standing(self, chain: Chain) -> None:
         if ended := ending(self.connection, chain, self.now, self.request.task_id):
             raise Refusal("invalid_request", ended.reason, rule=ended.rule)
-        return chain
 
     def _fresh(self) -> None:
         workload, proof = self.proven.workload, self.proven.proof
@@ -272,10 +279,10 @@ class _Exchange:
             raise Refusal("invalid_target", "the resource server is unknown", rule="target.unknown")
         return server
 
-    def _earlier(self, agent: Agent, chain: Chain, target: ResourceServer) -> _Committed | None:
+    def _earlier(self, chain: Chain, target: ResourceServer) -> _Committed | None:
         """The action that the same key and request led to before."""
         request = self._repeatable()
-        earlier = idempotency.find(self.connection, agent.client_id, request.key) if request else None
+        earlier = idempotency.find(self.connection, chain.leaf.client_id, request.key) if request else None
         if request is None or earlier is None:
             return None
         if earlier.request_hash != request.fingerprint:
@@ -310,15 +317,15 @@ class _Exchange:
                 "invalid_dpop_proof", "this action needs a DPoP proof", rule="catalogue.sender_constraint"
             )
 
-    def _decide(self, agent: Agent, chain: Chain, target: ResourceServer) -> Permit:
+    def _decide(self, chain: Chain, target: ResourceServer) -> Permit:
         self.attempt.record.data |= {
             "resource_server": target.identifier,
             "asked": self.request.asked.to_json(),
         }
-        answer = self._answer(agent, chain, target)
+        answer = self._answer(chain, target)
         if isinstance(answer, Refuse) and answer.budget_only:
             self._release_expired(chain)
-            answer = self._answer(agent, self._chain(agent), target)
+            answer = self._answer(self._chain(), target)
         if isinstance(answer, Refuse):
             raise Refusal(
                 "invalid_authorization_details",
@@ -335,9 +342,9 @@ class _Exchange:
             )
         return answer
 
-    def _answer(self, agent: Agent, chain: Chain, target: ResourceServer) -> Permit | Refuse | NeedsApproval:
+    def _answer(self, chain: Chain, target: ResourceServer) -> Permit | Refuse | NeedsApproval:
         open_reservations = self.services.settings.ledger.open_reservations
-        situation = Situation(target.identifier, target.merchant, agent.actions, open_reservations)
+        situation = Situation(target.identifier, target.merchant, chain.leaf.agent_actions, open_reservations)
         spent = allowances(self.connection, chain, self.now)
         return decide(spent, self.request.asked, situation, self.services.vocabulary)
 
@@ -391,8 +398,7 @@ class _Exchange:
             )
         record = self.attempt.record
         record.action_id, record.rule = action.id, "permit"
-        record.permitted(self.connection, self.now)
         reservation = Reservation(
             action, permit.action.merchant, self.services.settings.ledger.open_reservations
         )
-        reserve(self.connection, chain, reservation)
+        reserve(self.connection, chain, reservation, record.permitted_row(self.now))

@@ -92,7 +92,7 @@ def redeem(
 
 
 def capture(services: Services, step: Step, caller: ResourceServer, record: Record, now: datetime) -> Answer:
-    """Take what was authorized, or less of it. A revocation since then does not matter (contract §7), but is recorded."""
+    """Take what was authorized, or less. A revocation since then does not matter (contract §7), but is recorded."""
 
     def settle(connection: Connection) -> Answer:
         used = _by_id(services, connection, step.redemption_id, caller)

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from authserver.agent import IssuerUnavailable
-from authserver.resource_server import Introspection
+from authserver.resource_server import Introspection, Settlement
 from examples.narrator import Narrator
 from examples.processes import DidNotStart
 from examples.stage import Stage, stage
@@ -55,14 +55,15 @@ def perform(say: Narrator) -> None:
 
 
 def _story(say: Narrator, place: Stage, shop: httpx.Client) -> Story:
-    server = place.world.shop
+    foods = place.world.shop
     return Story(
         say=say,
         operator=place.operator,
         world=place.world,
         helper=Agent("Basket Helper", place.client_of(HELPER), shop),
         scout=Agent("Price Scout", place.client_of(SCOUT), shop),
-        server=Introspection(place.issuer, server.identifier, server.id, server.secret),
+        introspection=Introspection(place.issuer, foods.identifier, foods.id, foods.secret),
+        settlement=Settlement(place.issuer, foods.id, foods.secret),
     )
 
 
@@ -85,7 +86,7 @@ def main() -> int:
             "  make serve   keeps a server running, and prints what to try",
             "  README.md    a first exchange by hand; a resource server in a few lines",
             "  make test    runs every test",
-            "What comes next: approvals on pages for people, hand-over between agents.",
+            "What comes next: approvals on the user's pages, hand-over between agents.",
         ]
     )
     return 0

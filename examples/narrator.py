@@ -3,15 +3,13 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rich.console import Console
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from authserver.errors import Violation
 from authserver.values import MerchantCategory
 
 _WIDEST = 100
-_INDENT = (0, 0, 0, 3)
+_INDENT = 3
 
 
 class Narrator:
@@ -25,24 +23,24 @@ class Narrator:
     def title(self, text: str, below: str) -> None:
         """The first lines."""
         self._console.print()
-        self._console.print(Text(text, "bold"))
-        self._console.print(Text(below, "dim"))
+        self._paragraph(Text(text, "bold"))
+        self._paragraph(Text(below, "dim"))
 
     def people(self, who: Mapping[str, str]) -> None:
         """Names, and who they are."""
         self._console.print()
         for name, description in who.items():
-            self._row((16, Text(name, "bold")), Text(description))
+            self._row(Text(name, "bold"), 17, description)
 
     def chapter(self, text: str) -> None:
         """A new step of the story."""
         self._chapters += 1
         self._console.print()
-        self._console.print(Text(f"{self._chapters}. {text}", "bold cyan"))
+        self._paragraph(Text(f"{self._chapters}. {text}", "bold cyan"))
 
     def tell(self, text: str) -> None:
         """A few plain sentences."""
-        self._console.print(Padding(Text(text), _INDENT, expand=False))
+        self._paragraph(Text(text), Text(" " * _INDENT))
 
     def asks(self, who: str, what: str) -> None:
         """Somebody asks for something."""
@@ -70,7 +68,7 @@ class Narrator:
         """The last lines."""
         self._console.print()
         for line in lines:
-            self._console.print(line, markup=False)
+            self._paragraph(Text(line))
 
     def failed(self, what: str, shown: str) -> None:
         """The story came out otherwise than told."""
@@ -79,16 +77,20 @@ class Narrator:
         self._console.print(shown, markup=False)
 
     def _line(self, label: str, text: str, colour: str) -> None:
-        self._row((6, Text(label, f"bold {colour}")), Text(text))
+        self._row(Text(label, f"bold {colour}"), 7, text)
 
-    def _row(self, label: tuple[int, Text], text: Text) -> None:
-        # A grid, so that what does not fit on a line goes on below itself.
-        width, label_text = label
-        grid = Table.grid(padding=(0, 1))
-        grid.add_column(width=width)
-        grid.add_column(overflow="fold")
-        grid.add_row(label_text, text)
-        self._console.print(Padding(grid, _INDENT, expand=False))
+    def _row(self, label: Text, width: int, text: str) -> None:
+        margin = Text(" " * _INDENT) + label
+        margin.append(" " * (_INDENT + width - len(margin)))
+        self._paragraph(Text(text), margin)
+
+    def _paragraph(self, text: Text, margin: Text | None = None) -> None:
+        """Lines that fit beside the margin, which stands before the first of them; none ends in blanks."""
+        margin = margin or Text()
+        for line in text.wrap(self._console, self._console.width - len(margin)):
+            line.rstrip()
+            self._console.print(margin + line)
+            margin = Text(" " * len(margin))
 
 
 def euros(amount: object) -> str:

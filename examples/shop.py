@@ -2,8 +2,9 @@
 
     SHOP_SECRET=… python -m examples.shop --issuer http://127.0.0.1:8000 --port 8001 --id …
 
-Each endpoint says what is about to happen, and the token must be for just that. Searching and ordering are checked
-offline. Before money moves the shop also asks the server whether the token still stands: it may have been revoked.
+Each endpoint says what is about to happen, and the token must be for just that. Searching is checked offline. Before
+it uses a person's data the shop also asks the server whether the token still stands: it may have been revoked. And it
+takes money only by redeeming the token, which can be done once.
 """
 
 import argparse
@@ -22,6 +23,9 @@ from authserver.resource_server import (
     InvalidToken,
     IssuerUnavailable,
     NotAllowed,
+    Redemption,
+    Settlement,
+    SettlementRefused,
     TokenRejected,
     Verifier,
     bearer_token,
@@ -54,17 +58,18 @@ class Order:
 
     customer: str
     total: Money
-    paid: bool = False
+    payment: Redemption | None = None
+    paying: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """The shop: who checks its tokens, and what was ordered."""
+    """The shop: who checks its tokens, who lets it take money, and what was ordered."""
 
     verifier: Verifier
     introspection: Introspection
+    settlement: Settlement
     orders: dict[str, Order] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def search(self) -> Response:
         """`GET /api/products?search=…`"""
@@ -81,7 +86,7 @@ class Shop:
     def checkout(self) -> tuple[Response, int]:
         """`POST /api/orders` with `{"cart": "…", "items": {"oats": 2}}`; sent to the customer's address on file."""
         cart, total = self._basket()
-        token = self.verifier.verify(self._presented())
+        token = self._live(self._presented())
         token.require("order.checkout", amount=total, reference=cart, datatypes=("shipping_address",))
         order = f"order-{secrets.token_hex(4)}"
         self.orders[order] = Order(token.subject, total)
@@ -89,19 +94,26 @@ class Shop:
 
     def pay(self, order_id: str) -> tuple[Response, int]:
         """`POST /api/orders/ORDER/payment`"""
-        token = self._live(self._presented())
+        presented = self._presented()
+        token = self.verifier.verify(presented)  # what is forged or expired costs the server no request
         order = self.orders.get(order_id)
         if order is None or order.customer != token.subject:
             return _problem("not_found", "there is no such order of this customer"), 404
         token.require("payment.finalize", amount=order.total, reference=order_id)
-        with self.lock:
-            if order.paid:
+        with order.paying:  # of two tokens for one order, the second is not used up
+            if order.payment is not None:
                 return _problem("already_paid", "the order is paid"), 409
-            order.paid = True
-        return jsonify(order=order_id, charged=order.total.to_json(), state="paid"), 200
+            # One token, one payment: its own name is the key, so that trying again after a failure pays nothing twice.
+            order.payment = self.settlement.redeem(presented, order.total, idempotency_key=token.jti)
+        return jsonify(
+            order=order_id,
+            charged=order.total.to_json(),
+            state="paid",
+            payment=order.payment.redemption_id,
+        ), 200
 
     def _live(self, unverified_token: str) -> ActionToken:
-        self.verifier.verify(unverified_token)  # what is forged or expired costs the server no request
+        self.verifier.verify(unverified_token)
         token = self.introspection.introspect(unverified_token)
         if token is None:
             raise InvalidToken("token.ended")
@@ -125,15 +137,16 @@ class Shop:
         return cart, Money("EUR", sum(PRODUCTS[name].price * number for name, number in items.items()))
 
 
-def create_shop(verifier: Verifier, introspection: Introspection) -> Flask:
+def create_shop(verifier: Verifier, introspection: Introspection, settlement: Settlement) -> Flask:
     """The shop as a WSGI application."""
-    shop, app = Shop(verifier, introspection), Flask("shop", static_folder=None)
+    shop, app = Shop(verifier, introspection, settlement), Flask("shop", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MOST_BYTES
     app.add_url_rule("/healthz", "healthz", lambda: jsonify(status="ok"))
     app.add_url_rule("/api/products", "search", shop.search)
     app.add_url_rule("/api/orders", "checkout", shop.checkout, methods=["POST"])
     app.add_url_rule("/api/orders/<order_id>/payment", "pay", shop.pay, methods=["POST"])
     app.register_error_handler(TokenRejected, _rejected)
+    app.register_error_handler(SettlementRefused, _not_redeemed)
     app.register_error_handler(IssuerUnavailable, _unavailable)
     app.register_error_handler(ValueError, _malformed)
     return app
@@ -150,6 +163,10 @@ def _rejected(error: TokenRejected) -> Response:
     response.status_code = error.status
     response.headers["WWW-Authenticate"] = error.challenge
     return response
+
+
+def _not_redeemed(error: SettlementRefused) -> Response:
+    return _rejected(InvalidToken(f"settlement.{error.error}", error.detail))
 
 
 def _unavailable(error: IssuerUnavailable) -> tuple[Response, int]:
@@ -178,12 +195,16 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="the port to listen on, on 127.0.0.1")
     parser.add_argument("--id", required=True, help="the id that `resource-servers create` printed")
     said = parser.parse_args()
-    identifier = f"http://127.0.0.1:{said.port}/api"
-    introspection = Introspection(said.issuer, identifier, said.id, os.environ["SHOP_SECRET"])
+    identifier, secret = f"http://127.0.0.1:{said.port}/api", os.environ["SHOP_SECRET"]
+    shop = create_shop(
+        Verifier(said.issuer, identifier),
+        Introspection(said.issuer, identifier, said.id, secret),
+        Settlement(said.issuer, said.id, secret),
+    )
     serve: Callable[[], None] = make_server(
         "127.0.0.1",
         said.port,
-        create_shop(Verifier(said.issuer, identifier), introspection),
+        shop,
         threaded=True,
         request_handler=_Quiet,
     ).serve_forever

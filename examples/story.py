@@ -10,7 +10,8 @@ import httpx
 
 from authserver.agent import AgentClient, ExchangeRefused, IssuedToken
 from authserver.errors import Violation
-from authserver.resource_server import Introspection
+from authserver.resource_server import Introspection, Settlement, SettlementRefused
+from authserver.values import Money
 from examples.narrator import Narrator, euros, in_words
 from examples.world import (
     FOODS,
@@ -96,11 +97,13 @@ class Story:
     world: World
     helper: Agent
     scout: Agent
-    server: Introspection
+    introspection: Introspection  # these two as Example Foods
+    settlement: Settlement
     consent: Delegated = field(init=False)
     scouting: Delegated = field(init=False)
     scout_ends: datetime = field(init=False)
     found: IssuedToken = field(init=False)
+    payment: str = field(init=False)
 
     def tell(self) -> None:
         """From consent to revocation."""
@@ -153,7 +156,7 @@ class Story:
         )
 
     def the_helper_pays(self) -> None:
-        """Checkout and payment are two actions with two tokens; a lost answer costs nothing."""
+        """Checkout and payment are two actions with two tokens; a lost answer costs nothing; a payment happens once."""
         self.say.chapter("Basket Helper orders and pays")
         basket = {"oats": 1, "milk": 2, "coffee": 1, "cheese": 1, "olive-oil": 1}
         order = self._orders("42.50", "cart-889", basket)
@@ -168,8 +171,11 @@ class Story:
         again = self.helper.gets(self.consent.grant, payment, key)
         expect(again.action_id == first.action_id, "the retry is another action", (first, again))
         self.say.yes("the same action, not a second one: nothing is held twice, as the budget below shows")
-        paid = self.helper.shows(again, "POST", f"/api/orders/{order}/payment", 200)
-        self.say.shop(f"{euros(paid['charged'])} paid", accepted=True)
+        self.payment = self._pays(again, order, "42.50", ", by redeeming the token at the server")
+        self.say.asks("Basket Helper", "pay once more, with the same token")
+        self._rejected(self.helper.shows(again, "POST", f"/api/orders/{order}/payment", 409))
+        self.say.asks("Example Foods", "redeem that token again, by mistake")
+        self._not_redeemed(again)
 
     def limits_are_crossed(self) -> None:
         """Amount, merchant class, country, data: each refusal says all that was wrong."""
@@ -230,20 +236,28 @@ class Story:
         self.say.asks("Basket Helper", "pay that order of €38.10 with a token for €10.00")
         small = self.helper.gets(self.consent.grant, self._payment("10.00", order))
         self._rejected(self.helper.shows(small, "POST", pay, 403))
-        self.say.asks("Basket Helper", "pay that order with a token for €38.10")
-        fitting = self.helper.gets(self.consent.grant, self._payment("38.10", order))
-        self.say.shop(f"{euros(self.helper.shows(fitting, 'POST', pay, 200)['charged'])} paid", accepted=True)
+        self.say.asks("Basket Helper", "pay that order with a token for up to €45.00")
+        ample = self.helper.gets(self.consent.grant, self._payment("45.00", order))
+        self._pays(ample, order, "38.10", "; the rest of what the token held is free again")
 
     def the_budget_runs_out(self) -> None:
-        """What tokens hold counts, whether they were used or not."""
-        self.say.chapter("The budget runs out")
+        """What was paid counts, and what tokens hold that nobody used yet; what is given back does not."""
+        self.say.chapter("The budget runs out, and a refund fills it")
         self.say.tell(
-            "Of €120.00, Basket Helper's tokens for payment hold €42.50, €10.00 and €38.10, used or not."
+            "Of €120.00, €42.50 and €38.10 were paid. The token for €10.00 was not used; it holds as much until it"
+            " ends."
         )
         self.say.asks("Basket Helper", "pay €30.00 to Example Foods")
         refused = self._is_denied(self._payment("30.00", "order-9"), "limits.total")
         self._left("29.40", refused)
         self._no(refused)
+        self.say.tell("The olive oil of the first order is sold out, and Example Foods gives back its price.")
+        given_back = self.settlement.refund(self.payment, Money.parse("EUR", "11.75"))
+        expect(given_back.amount == Money("EUR", 1175), "another amount was given back", given_back)
+        self.say.shop("€11.75 given back", accepted=True)
+        self.say.asks("Basket Helper", "pay €30.00 to Example Foods")
+        issued = self.helper.gets(self.consent.grant, self._payment("30.00", "order-9"))
+        self.say.yes(f"a token for one payment of at most €30.00, for {issued.expires_in} seconds")
 
     def a_token_ends_by_itself(self) -> None:
         """No token outlives its life, or its delegation."""
@@ -260,18 +274,18 @@ class Story:
     def ada_takes_it_back(self) -> None:
         """Revocation is at once: for new tokens, and for those that are out."""
         self.say.chapter("Ada takes back what she allowed")
-        order = self._orders("16.50", "cart-892", {"coffee": 1})
-        unused = self.helper.gets(self.consent.grant, self._payment("16.50", order))
-        self.say.asks("Basket Helper", "pay €16.50 to Example Foods for this order")
+        order = self._orders("9.95", "cart-892", {"oats": 1, "cheese": 1})
+        unused = self.helper.gets(self.consent.grant, self._payment("9.95", order))
+        self.say.asks("Basket Helper", "pay €9.95 to Example Foods for this order")
         self.say.yes("a token, which Basket Helper does not use yet")
         self._stands(unused, active=True)
-        self.operator.run("delegations", "revoke", "--", self.consent.grant_id)
+        self.operator.run("delegations", "revoke", self.consent.grant_id)
         self.say.tell("Ada revokes the delegation.")
         self._stands(unused, active=False)
         self.say.asks("Basket Helper", "pay with the token it still has")
         self._rejected(self.helper.shows(unused, "POST", f"/api/orders/{order}/payment", 401))
         self.say.asks("Basket Helper", "a new token for the same payment")
-        payment = self._payment("16.50", order)
+        payment = self._payment("9.95", order)
         self._no(self.helper.is_refused(self.consent.grant, payment, "invalid_request"))
 
     # --- what is asked for ----------------------------------------------------------------------------------
@@ -308,6 +322,21 @@ class Story:
         self.say.shop(f"{order['order']}, {euros(order['total'])}", accepted=True)
         return str(order["order"])
 
+    def _pays(self, token: IssuedToken, order: str, amount: str, remark: str) -> str:
+        paid = self.helper.shows(token, "POST", f"/api/orders/{order}/payment", 200)
+        expect(paid["charged"]["value"] == amount, "the shop took another amount", paid)
+        self.say.shop(f"{euros(paid['charged'])} paid{remark}", accepted=True)
+        return str(paid["payment"])
+
+    def _not_redeemed(self, token: IssuedToken) -> None:
+        try:
+            redemption = self.settlement.redeem(token.access_token)
+        except SettlementRefused as refused:
+            expect(refused.status == 409, "it was refused otherwise", refused)
+            self.say.no(f"{refused.detail} ({refused.error})")
+        else:
+            raise Unexpected("a token was redeemed twice", str(redemption))
+
     def _is_denied(self, details: dict[str, Any], constraint: str) -> ExchangeRefused:
         return self.helper.is_refused(self.consent.grant, details, _DENIED, constraint)
 
@@ -326,7 +355,7 @@ class Story:
         expect(left == amount, f"€{left} is left of the budget", refused.violations)
 
     def _stands(self, token: IssuedToken, *, active: bool) -> None:
-        answer = self.server.introspect(token.access_token)
+        answer = self.introspection.introspect(token.access_token)
         expect((answer is not None) == active, "introspection says otherwise", answer)
         self.say.asks("Example Foods", "does that token still stand?")
         if active:

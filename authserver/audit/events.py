@@ -5,14 +5,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, select
+from sqlalchemy import Row as DatabaseRow
 
 from authserver import strict_json
+from authserver.db import Row, write_together
 from authserver.errors import Refusal
 from authserver.schema import AuditEvent, table_of
 
 _TABLE = table_of(AuditEvent)
-_INSERT = _TABLE.insert().inline()
 
 
 @dataclass(slots=True)
@@ -33,7 +34,11 @@ class Record:
 
     def permitted(self, connection: Connection, now: datetime) -> None:
         """Write that the use case said yes, in the transaction that makes it true."""
-        self._write(connection, now, "permitted")
+        write_together(connection, (self.permitted_row(now),))
+
+    def permitted_row(self, now: datetime) -> Row:
+        """The same as a row, for a use case that writes it together with others."""
+        return self._row(now, "permitted")
 
     def refused(self, connection: Connection, now: datetime, refusal: Refusal) -> None:
         """Write that the use case said no, and why."""
@@ -49,7 +54,10 @@ class Record:
         self._write(connection, now, None)
 
     def _write(self, connection: Connection, now: datetime, outcome: str | None) -> None:
-        row = {
+        write_together(connection, (self._row(now, outcome),))
+
+    def _row(self, now: datetime, outcome: str | None) -> Row:
+        values = {
             "at": now,
             "event": f"{self.event}.{outcome}" if outcome else self.event,
             "client_id": self.client_id,
@@ -58,7 +66,7 @@ class Record:
             "rule": self.rule,
             "data": strict_json.write(self.data),
         }
-        connection.execute(_INSERT, row)
+        return Row(_TABLE, values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +107,7 @@ def all_events(connection: Connection, *, page: int = 1_000) -> Iterator[Event]:
         last = rows[-1].id
 
 
-def _event(row: Row[tuple[object, ...]]) -> Event:
+def _event(row: DatabaseRow[tuple[object, ...]]) -> Event:
     return Event(
         row.id,
         row.at,

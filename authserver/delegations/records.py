@@ -1,5 +1,6 @@
 """Delegations as rows, and the chain from the root to one of them."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +29,7 @@ class DelegationRecord:
     trust_domain: str
     subject: str
     agent_disabled_at: datetime | None
+    agent_actions: frozenset[str] | None  # those the agent may ever be allowed; None: whatever users delegate
     details: DelegationDetails
     details_text: str
     not_before: datetime
@@ -68,6 +70,7 @@ _LINKS: Select[tuple[object, ...]] = select(
     _AGENTS.c.trust_domain,
     _AGENTS.c.subject,
     _AGENTS.c.disabled_at.label("agent_disabled_at"),
+    _AGENTS.c.actions.label("agent_actions"),
     _USERS.c.disabled_at.label("user_disabled_at"),
     select(func.coalesce(func.max(_REVOCATIONS.c.id), 0)).scalar_subquery().label("newest_revocation"),
 ).select_from(
@@ -156,6 +159,7 @@ def _record(row: Row[tuple[object, ...]], stored: StoredDetails) -> DelegationRe
         trust_domain=row.trust_domain,
         subject=row.subject,
         agent_disabled_at=row.agent_disabled_at,
+        agent_actions=None if row.agent_actions is None else frozenset(json.loads(row.agent_actions)),
         details=stored.read(row.details),
         details_text=row.details,
         not_before=row.not_before,

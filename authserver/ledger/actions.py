@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection, bindparam, select
 
 from authserver import strict_json
+from authserver.db import Row
 from authserver.policy.details import Merchant
 from authserver.schema import Action, table_of
 
@@ -48,7 +49,6 @@ class ActionRecord:
 COLUMNS = tuple(_TABLE.c[name] for name in ActionRecord.__dataclass_fields__)
 _ALL = select(*COLUMNS)
 _BY_ID = _ALL.where(_TABLE.c.id == bindparam("action"))
-_INSERT = _TABLE.insert().inline()
 _NAMES = tuple(ActionRecord.__dataclass_fields__)
 
 
@@ -60,9 +60,9 @@ def find(connection: Connection, action_id: str) -> ActionRecord | None:
     return None if row is None else ActionRecord(*row)
 
 
-def insert(connection: Connection, action: ActionRecord) -> None:
-    """Write a new action; `ledger.reservations.reserve` is who calls it."""
-    connection.execute(_INSERT, {name: getattr(action, name) for name in _NAMES})
+def row_of(action: ActionRecord) -> Row:
+    """A new action as a row; `ledger.reservations.reserve` is who writes it."""
+    return Row(_TABLE, {name: getattr(action, name) for name in _NAMES})
 
 
 def in_status_list(connection: Connection, list_id: int, now: datetime) -> Iterable[ActionRecord]:

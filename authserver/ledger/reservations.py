@@ -5,7 +5,7 @@ The conditional update is the check; the CHECK constraints of the tables stand b
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -13,7 +13,7 @@ from typing import Literal
 from sqlalchemy import Connection, Insert, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from authserver.db import Conflict
+from authserver.db import Conflict, Row, write_together
 from authserver.delegations.records import Chain, DelegationRecord
 from authserver.delegations.stored_details import StoredDetails
 from authserver.ledger import actions, transfers
@@ -40,21 +40,23 @@ class Reservation:
     open_most: int
 
 
-def reserve(connection: Connection, chain: Chain, reservation: Reservation) -> None:
-    """Write the action and hold its amount. Raises `Conflict` where a budget no longer covers it.
+def reserve(connection: Connection, chain: Chain, reservation: Reservation, *alongside: Row) -> None:
+    """Write the action and hold its amount; `alongside` is written with them, such as the audit's event.
 
-    Only debits hold anything (contract §4); every action has a row.
+    Only debits hold anything (contract §4); every action has a row. Raises `Conflict` where a budget no longer covers
+    it.
     """
     action = reservation.action
-    actions.insert(connection, action)
+    rows = [actions.row_of(action), *alongside]
     if action.budget != "debit":
+        write_together(connection, rows)
         return
-    transfers.record(connection, action, (Move("reserve", action.amount),), action.issued_at, 0)
+    rows.append(transfers.first_row(action, Move("reserve", action.amount), action.issued_at))
     for link in chain.links:
         counted = windows_of(link.details, link.not_before, reservation.merchant, action.issued_at)
         for rule, window, limit in counted:
             _hold_in_window(connection, link, rule, window, limit, action.amount)
-        _hold_in_budget(connection, link, reservation)
+        _hold_in_budget(connection, link, reservation, rows if link is chain.leaf else ())
 
 
 _HOLD = (
@@ -79,16 +81,21 @@ _HOLD = (
 )
 
 
-def _hold_in_budget(connection: Connection, link: DelegationRecord, reservation: Reservation) -> None:
+def _hold_in_budget(
+    connection: Connection, link: DelegationRecord, reservation: Reservation, rows: Sequence[Row]
+) -> None:
     # INVARIANT: reserved + authorized + captured - refunded <= total, count <= limit
     # (test_A70_a_hundred_at_once_get_exactly_what_the_budget_covers).
-    budget = {
-        "root": link.root_id,
-        "delegation": link.id,
-        "held": reservation.action.amount,
-        "open_most": reservation.open_most,
-    }
-    if connection.execute(_HOLD, budget).rowcount != 1:
+    held = write_together(
+        connection,
+        rows,
+        _HOLD,
+        root=link.root_id,
+        delegation=link.id,
+        held=reservation.action.amount,
+        open_most=reservation.open_most,
+    )
+    if held != 1:
         raise Conflict
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, func, select, update
 
+from authserver.db import Row
 from authserver.delegations.records import Chain, load_chain
 from authserver.delegations.stored_details import StoredDetails
 from authserver.ledger.actions import ActionRecord, merchant_of
@@ -35,12 +36,10 @@ class Moved:
     moves: Sequence[Move]
 
 
-def record(
-    connection: Connection, action: ActionRecord, moves: Sequence[Move], at: datetime, step: int
-) -> None:
-    """Write one row for each move; `step` is the number of the first."""
-    for row in _rows(Moved(action, moves), at, step):
-        connection.execute(_INSERT, row)
+def first_row(action: ActionRecord, move: Move, at: datetime) -> Row:
+    """The first transfer of a new action, to be written together with it."""
+    (values,) = _rows(Moved(action, (move,)), at, 0)
+    return Row(_TRANSFERS, values)
 
 
 def move(

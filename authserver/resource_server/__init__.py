@@ -1,12 +1,17 @@
 """What a resource server installs: it takes action tokens for exactly what they say.
 
-    from authserver.resource_server import Verifier, bearer_token
+    from authserver.resource_server import Settlement, Verifier, bearer_token
 
     verifier = Verifier("https://auth.example", "https://shop.example/api")
-    token = verifier.verify(bearer_token(request.headers.get("Authorization")))
-    token.require("payment.finalize", amount=Money.parse("EUR", "42.50"), reference="order-1")
+    settlement = Settlement("https://auth.example", client_id, client_secret)
 
-Every refusal is a `TokenRejected` with the HTTP status and the `WWW-Authenticate` header of RFC 6750.
+    presented = bearer_token(request.headers.get("Authorization"))
+    token, total = verifier.verify(presented), Money.parse("EUR", "42.50")
+    token.require("payment.finalize", amount=total, reference="order-1")
+    settlement.redeem(presented, total, idempotency_key=token.jti)
+
+Where a token is not good for what is about to happen, it is a `TokenRejected` with the HTTP status and the
+`WWW-Authenticate` header of RFC 6750; where it may not be used any more, a `SettlementRefused`.
 Needs httpx, and neither Flask nor SQLAlchemy.
 """
 
@@ -20,6 +25,7 @@ from authserver.resource_server.rejections import (
     TokenMissing,
     TokenRejected,
 )
+from authserver.resource_server.settlement import Redemption, Settlement, SettlementRefused
 from authserver.resource_server.verifier import Verifier, bearer_token
 
 __all__ = [
@@ -31,6 +37,9 @@ __all__ = [
     "Merchant",
     "NotAllowed",
     "ProofRequired",
+    "Redemption",
+    "Settlement",
+    "SettlementRefused",
     "TokenMissing",
     "TokenRejected",
     "Verifier",

@@ -133,7 +133,7 @@ def read_action_token(
         amount = details.get("amount")
         return ActionToken(
             action=_action_name(details),
-            amount=None if amount is None else _money(amount),
+            amount=None if amount is None else money_of(amount),
             merchant=Merchant.parse(details["merchant"]) if "merchant" in details else None,
             datatypes=_texts(details, "datatypes"),
             reference=_text(details, "reference"),
@@ -146,6 +146,12 @@ def read_action_token(
         )
     except NotAValue as error:
         raise TokenRefused("token.authorization_details") from error
+
+
+def money_of(unverified: object) -> Money:
+    """Read an amount, `{"currency", "value"}`. Raises `NotAValue`."""
+    members = _object(unverified)
+    return Money.parse(members.get("currency"), members.get("value"))
 
 
 def _single_action(claims: Mapping[str, object], audience: str) -> Mapping[str, object]:
@@ -168,11 +174,6 @@ def _actor(claims: Mapping[str, object]) -> Actor:
     if not isinstance(act, dict):
         raise TokenRefused("token.act")
     return Actor(_required(act, "iss"), _required(act, "sub"))
-
-
-def _money(unverified: object) -> Money:
-    members = _object(unverified)
-    return Money.parse(members.get("currency"), members.get("value"))
 
 
 def _object(unverified: object) -> Mapping[str, object]:

@@ -353,7 +353,7 @@ SQL = {
     "union": "x' UNION SELECT secret_hash FROM resource_servers --",
     "double_quote": 'x" OR ""="',
     "like": "%",
-    "one_character": "basket_helper",
+    "one_character": "basket_helper'",
     "backslash": "\\' OR 1=1 --",
     "placeholder": "%(client_id)s :delegation ? $1 {0}",
     "comment": "x/*",
@@ -380,8 +380,8 @@ def _places(world: World, value: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield name, {name: value}
     yield "scope", {"scope": value, "authorization_details": None}
     yield "location", {"action": world.action(locations=[value])}
-    yield "reference", {"action": world.action(reference=f"{value}'")}
-    yield "merchant_id", {"action": world.action(merchant=MERCHANT | {"id": f"{value}'"})}
+    yield "reference", {"action": world.action(reference=value)}
+    yield "merchant_id", {"action": world.action(merchant=MERCHANT | {"id": value})}
     yield "action", {"action": world.action(actions=[value])}
     yield "subject", assertion(sub=value)
     yield "subject_below", assertion(sub=f"{BASKET_HELPER}{value}")

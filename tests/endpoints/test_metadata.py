@@ -31,12 +31,13 @@ def test_the_metadata_names_what_the_server_serves(world: World) -> None:
     metadata = world.client.get("/.well-known/oauth-authorization-server").json()
     assert metadata["issuer"] == world.issuer
     assert metadata["token_endpoint"] == f"{world.issuer}/oauth/token"
+    assert metadata["redemption_endpoint"] == f"{world.issuer}/oauth/redeem"
     assert metadata["authorization_details_types_supported"] == ["agent_delegation", "agent_action"]
     assert metadata["code_challenge_methods_supported"] == ["S256"]
     assert metadata["require_pushed_authorization_requests"] is True
     for name in ("jwks_uri",):
         assert world.client.get(metadata[name].removeprefix(world.url)).status_code == 200
-    for name in ("token_endpoint", "introspection_endpoint", "revocation_endpoint"):
+    for name in ("token_endpoint", "introspection_endpoint", "revocation_endpoint", "redemption_endpoint"):
         assert world.post(metadata[name].removeprefix(world.url), {"x": "y"}).status_code in (400, 401)
 
 

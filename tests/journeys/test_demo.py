@@ -20,10 +20,13 @@ REFUSALS = (
     "(datatypes)",
     "the subject_token is not acceptable",
     "access_denied",
+    "the order is paid",
+    "the token was redeemed before",
     "the token is for another place",
     "€38.10 is due, and the token is for €10.00",
     "€30.00 is more than €29.40, all that is left",
     "the token has expired",
+    "the token has ended",
     "the delegation has expired",
     "the delegation was revoked",
 )
@@ -97,6 +100,10 @@ def test_a_demonstration_that_is_ended_from_outside_leaves_nothing(tmp_path: Pat
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_the_demonstration_shows_each_refusal(told: "subprocess.CompletedProcess[str]", refusal: str) -> None:
     assert refusal in told.stdout
+
+
+def test_no_line_of_the_demonstration_is_padded(told: "subprocess.CompletedProcess[str]") -> None:
+    assert [line for line in told.stdout.splitlines() if line != line.rstrip()] == []
 
 
 def test_the_demonstration_shows_no_token(told: "subprocess.CompletedProcess[str]") -> None:

@@ -151,7 +151,7 @@ class Histories(RuleBasedStateMachine):
         if which == ANY:
             return self.model.delegations[-1]
         standing = [d for d in self.model.delegations if not self.model.has_ended(d, None)]
-        return standing[which % len(standing)] if standing else self.delegate()
+        return standing[which % len(standing)] if standing else self._delegated()
 
     def _action(self, which: int, *states: str) -> Action | None:
         """One in these states; for an action that is reserved, one whose token lives."""
@@ -167,7 +167,7 @@ class Histories(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         """There is one delegation from the start."""
-        self.delegate()
+        self._delegated()
 
     @rule(
         agent=st.sampled_from(["basket-helper", "price-scout"]),
@@ -180,6 +180,19 @@ class Histories(RuleBasedStateMachine):
     )
     def delegate(
         self,
+        agent: str,
+        user: str,
+        currency: str,
+        total: int,
+        count: int | None,
+        rules: tuple[model.Rule, ...],
+        life: timedelta,
+    ) -> None:
+        """A user allows an agent something new."""
+        self._delegated(agent, user, currency, total, count, rules, life)
+
+    def _delegated(
+        self,
         agent: str = "basket-helper",
         user: str = "ada",
         currency: str = "EUR",
@@ -188,7 +201,6 @@ class Histories(RuleBasedStateMachine):
         rules: tuple[model.Rule, ...] = RULES[1],
         life: timedelta = timedelta(days=30),
     ) -> Delegation:
-        """A user allows an agent something new."""
         now = self.model.now
         bounds = Bounds(currency, 4_000, total, count, rules, CATEGORIES, COUNTRIES, now, now + life)
         granted = self.world.granted(agent=agent, user=user, details=self._details(bounds))
@@ -253,10 +265,13 @@ class Histories(RuleBasedStateMachine):
         self._exchanged(delegation, replace(ask, currency=ask.currency or delegation.bounds.currency), key)
 
     @rule(which=numbers, amount=amounts, merchant=st.sampled_from([GROCER, DINER]), key=keys)
-    def pay(
+    def pay(self, which: int, amount: int, merchant: Merchant, key: str | None) -> None:
+        """An agent asks for what it asks for most often."""
+        self._paid(which, amount, merchant, key)
+
+    def _paid(
         self, which: int, amount: int, merchant: Merchant = GROCER, key: str | None = None
     ) -> Action | None:
-        """An agent asks for what it asks for most often."""
         delegation = self._delegation(which)
         currency = delegation.bounds.currency
         return self._exchanged(delegation, Ask("payment.finalize", "market", amount, currency, merchant), key)
@@ -264,7 +279,7 @@ class Histories(RuleBasedStateMachine):
     @rule(which=numbers, amount=amounts, less=st.sampled_from([0, 0, 332]), capture=st.booleans())
     def buy(self, which: int, amount: int, less: int, capture: bool) -> None:
         """The same, and the shop uses the token at once, perhaps for less."""
-        action = self.pay(which, amount)
+        action = self._paid(which, amount)
         if action is not None:
             taken = None if less == 0 else max(1, amount - less)
             currency = action.ask.currency
@@ -546,7 +561,7 @@ class Histories(RuleBasedStateMachine):
     def meet_others(self, which: int, amount: int, times: int) -> None:
         """A transaction meets another one at its end, so many times, and is begun anew."""
         with _conflicts(times):
-            self.pay(which, amount, DINER)
+            self._paid(which, amount, DINER)
 
     @rule(which=numbers)
     def introspect(self, which: int) -> None:

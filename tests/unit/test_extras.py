@@ -18,8 +18,9 @@ for name in {NOT_INSTALLED!r}:
 """
 
 USE_THE_RESOURCE_SERVER = """
-from authserver.resource_server import InvalidToken, Introspection, Verifier, bearer_token
+from authserver.resource_server import InvalidToken, Introspection, Settlement, Verifier, bearer_token
 Introspection("https://auth.example", "https://shop.example/api", "id", "secret")
+Settlement("https://auth.example", "id", "secret")
 try:
     Verifier("https://auth.example", "https://shop.example/api").verify(bearer_token("Bearer nonsense"))
 except InvalidToken:

@@ -1,0 +1,187 @@
+"""Using a token, once, and what becomes of the money then (contract §7): redeem, capture, void, refund."""
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import httpx
+
+from authserver.discovery import Issuer, IssuerUnavailable, json_object, text_in, violations_in
+from authserver.errors import Violation
+from authserver.resource_server.action_token import Merchant, money_of
+from authserver.resource_server.credentials import client_secret_basic
+from authserver.values import Money
+
+_DONE = frozenset({200, 201})
+_REFUSED = frozenset({400, 404, 409, 422})
+_PROBLEM = "urn:authserver:problem:"
+_LONGEST_PAUSE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Redemption:
+    """What a token was used for. `state` is `authorized`, `captured`, `voided` or `refunded`.
+
+    `amount` is what this step was about; None for an action that has none. `action_id` is the token's `jti`.
+    """
+
+    redemption_id: str
+    action_id: str
+    state: str
+    amount: Money | None
+
+
+class SettlementRefused(Exception):
+    """The server said no; what the step was for must not happen.
+
+    `status` is 409 where the token was used before, has ended, or is for less; 404 where it is not this resource
+    server's to use. `error` is the problem's name, such as `conflict` or `merchant_facts`, `detail` says it in words.
+    `violations` are the limits that were crossed; `voided` where the token is spent by that, and its amount free again.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        error: str,
+        detail: str,
+        violations: tuple[Violation, ...] = (),
+        *,
+        voided: bool = False,
+    ) -> None:
+        super().__init__(f"{error}: {detail}")
+        self.status = status
+        self.error = error
+        self.detail = detail
+        self.violations = violations
+        self.voided = voided
+
+
+class Settlement:
+    """Settles at `issuer` as the resource server `client_id`, with `client_secret_basic`. Threads may share it.
+
+    Each step is asked once more, under the same Idempotency-Key, where no answer came or the server was too busy. A key
+    is made for each call that brings none; give one of your own, such as the token's `jti`, where a later call may
+    have to find out what became of this one.
+
+    Every step raises `SettlementRefused`, and `IssuerUnavailable` where there is no answer, also where the credentials
+    are refused. After `IssuerUnavailable` the step may have happened: the same call with the same key tells.
+    """
+
+    def __init__(
+        self, issuer: str, client_id: str, client_secret: str, *, http: httpx.Client | None = None
+    ) -> None:
+        """`client_id` and `client_secret` are the `id` and the secret that `resource-servers create` printed.
+
+        Raises `ValueError` where `issuer` is no https URL (http for loopback only).
+        """
+        self._issuer = Issuer(issuer, http)
+        self._credentials = client_secret_basic(client_id, client_secret)
+
+    def redeem(
+        self,
+        token: str,
+        amount: Money | None = None,
+        merchant: Merchant | None = None,
+        *,
+        capture: bool = True,
+        idempotency_key: str | None = None,
+    ) -> Redemption:
+        """Use a token: what it is for may happen now, once.
+
+        `amount` is what is really charged, at most the token's, which it is where left out. `merchant` is who really
+        sells, where this resource server knows better than the token. Without `capture` the amount is authorized
+        only, to be captured or voided later.
+        """
+        body: dict[str, object] = {"token": token, "capture": capture}
+        if merchant is not None:
+            body["merchant"] = merchant.to_json()
+        return self._settle(self._endpoint(), body, amount, idempotency_key)
+
+    def capture(
+        self, redemption_id: str, amount: Money | None = None, *, idempotency_key: str | None = None
+    ) -> Redemption:
+        """Take what was authorized, or less: the rest is given back."""
+        return self._settle(self._step(redemption_id, "capture"), {}, amount, idempotency_key)
+
+    def void(self, redemption_id: str, *, idempotency_key: str | None = None) -> Redemption:
+        """Give back all that was authorized."""
+        return self._settle(self._step(redemption_id, "void"), {}, None, idempotency_key)
+
+    def refund(
+        self, redemption_id: str, amount: Money | None = None, *, idempotency_key: str | None = None
+    ) -> Redemption:
+        """Give back what was captured, or some of it. The state is `refunded` once nothing of it is left."""
+        return self._settle(self._step(redemption_id, "refund"), {}, amount, idempotency_key)
+
+    def _endpoint(self) -> str:
+        url = self._issuer.metadata().redemption_endpoint
+        if url is None:
+            raise IssuerUnavailable(f"{self._issuer.identifier} names no redemption_endpoint")
+        return url
+
+    def _step(self, redemption_id: str, verb: str) -> str:
+        if not redemption_id.strip("."):  # what is left of it in a path would be another path
+            raise ValueError("takes the id of a redemption")
+        beside = self._endpoint().rpartition("/")[0]
+        return f"{beside}/redemptions/{quote(redemption_id, safe='')}/{verb}"
+
+    def _settle(
+        self, url: str, body: dict[str, object], amount: Money | None, idempotency_key: str | None
+    ) -> Redemption:
+        if amount is not None:
+            body["amount"] = amount.to_json()
+        key = secrets.token_urlsafe(16) if idempotency_key is None else idempotency_key
+        answer = self._answer(url, body, key)
+        if answer.status_code not in _DONE | _REFUSED:
+            raise IssuerUnavailable(f"{url} answered {answer.status_code}")
+        said = json_object(answer.content, url)
+        try:
+            if answer.status_code in _DONE:
+                return _redemption(said)
+            refused = _refused(said, answer.status_code)
+        except (TypeError, ValueError) as error:
+            raise IssuerUnavailable(f"{url} answered {answer.status_code} in no known form") from error
+        raise refused
+
+    def _answer(self, url: str, body: Mapping[str, object], key: str) -> httpx.Response:
+        try:
+            answer = self._ask(url, body, key)
+            if answer.status_code != 503:
+                return answer
+            time.sleep(_pause(answer.headers.get("Retry-After", "")))
+        except httpx.HTTPError:
+            pass  # nobody knows whether it arrived; the key makes it safe to ask again
+        try:
+            return self._ask(url, body, key)
+        except httpx.HTTPError as error:
+            raise IssuerUnavailable(f"{url} cannot be reached: {type(error).__name__}") from error
+
+    def _ask(self, url: str, body: Mapping[str, object], key: str) -> httpx.Response:
+        headers = {"Idempotency-Key": key}
+        return self._issuer.http.post(url, json=body, headers=headers, auth=self._credentials)
+
+
+def _pause(retry_after: str) -> float:
+    # RFC 9110 §10.2.3: seconds, or a date, which a server that is back in a moment does not send.
+    return min(float(retry_after), _LONGEST_PAUSE_SECONDS) if retry_after.isdecimal() else 1.0
+
+
+def _redemption(said: Mapping[str, object]) -> Redemption:
+    return Redemption(
+        redemption_id=text_in(said, "redemption_id"),
+        action_id=text_in(said, "action_id"),
+        state=text_in(said, "state"),
+        amount=money_of(said["amount"]) if "amount" in said else None,
+    )
+
+
+def _refused(said: Mapping[str, object], status: int) -> SettlementRefused:
+    return SettlementRefused(
+        status,
+        text_in(said, "type").removeprefix(_PROBLEM),
+        text_in(said, "detail"),
+        violations_in(said),
+        voided=said.get("voided") is True,
+    )
