@@ -103,7 +103,8 @@ class Shop:
         with order.paying:  # of two tokens for one order, the second is not used up
             if order.payment is not None:
                 return _problem("already_paid", "the order is paid"), 409
-            # One token, one payment: its own name is the key, so that trying again after a failure pays nothing twice.
+            # Its own name is the key: where the answer was lost, the same token may be tried again. A key brings the
+            # same yes each time, and so it is the order, above, that knows whether it is paid.
             order.payment = self.settlement.redeem(presented, order.total, idempotency_key=token.jti)
         return jsonify(
             order=order_id,

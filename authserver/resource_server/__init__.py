@@ -8,7 +8,7 @@
     presented = bearer_token(request.headers.get("Authorization"))
     token, total = verifier.verify(presented), Money.parse("EUR", "42.50")
     token.require("payment.finalize", amount=total, reference="order-1")
-    settlement.redeem(presented, total, idempotency_key=token.jti)
+    settlement.redeem(presented, total)
 
 Where a token is not good for what is about to happen, it is a `TokenRejected` with the HTTP status and the
 `WWW-Authenticate` header of RFC 6750; where it may not be used any more, a `SettlementRefused`.

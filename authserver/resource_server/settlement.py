@@ -61,12 +61,13 @@ class SettlementRefused(Exception):
 class Settlement:
     """Settles at `issuer` as the resource server `client_id`, with `client_secret_basic`. Threads may share it.
 
-    Each step is asked once more, under the same Idempotency-Key, where no answer came or the server was too busy. A key
-    is made for each call that brings none; give one of your own, such as the token's `jti`, where a later call may
-    have to find out what became of this one.
+    Each step is asked once more, under the same Idempotency-Key, where no answer came or the server was too busy. Each
+    call has a key of its own, so the second use of a token is refused.
 
     Every step raises `SettlementRefused`, and `IssuerUnavailable` where there is no answer, also where the credentials
-    are refused. After `IssuerUnavailable` the step may have happened: the same call with the same key tells.
+    are refused. After `IssuerUnavailable` the step may have happened: the same call with the same `idempotency_key`
+    (1 to 128 visible ASCII characters) tells, for a day. It brings the same yes each time, so whoever gives one must
+    know by themselves what they have done already.
     """
 
     def __init__(

@@ -37,8 +37,11 @@ def test_the_metadata_names_what_the_server_serves(world: World) -> None:
     assert metadata["require_pushed_authorization_requests"] is True
     for name in ("jwks_uri",):
         assert world.client.get(metadata[name].removeprefix(world.url)).status_code == 200
-    for name in ("token_endpoint", "introspection_endpoint", "revocation_endpoint", "redemption_endpoint"):
+    for name in ("token_endpoint", "introspection_endpoint", "revocation_endpoint"):
         assert world.post(metadata[name].removeprefix(world.url), {"x": "y"}).status_code in (400, 401)
+    assert (
+        world.client.post(metadata["redemption_endpoint"].removeprefix(world.url), json={}).status_code == 401
+    )
 
 
 def test_published_keys_are_public_and_for_es256(world: World) -> None:
