@@ -123,6 +123,7 @@ class DatabaseSettings(_Section):
     url: Annotated[SecretStr, AfterValidator(_database_url)]
     pool_size: int = Field(default=4, ge=1, le=1000)
     statement_timeout: int = Field(default=5_000, ge=100, le=600_000)
+    prepared_statements: bool = True
 
 
 class KeysSettings(_Section):

@@ -60,14 +60,28 @@ def unavailable() -> Refusal:
 class Database:
     """One database. `write` and `read` run a function in a transaction of its own."""
 
-    def __init__(self, url: str, pool_size: int = 4, statement_timeout: int = 5_000) -> None:
-        """`url` as SQLAlchemy writes it (`sqlite:///…`, `postgresql+psycopg://…`); `statement_timeout` in ms."""
+    def __init__(
+        self,
+        url: str,
+        pool_size: int = 4,
+        statement_timeout: int = 5_000,
+        *,
+        prepared_statements: bool = True,
+    ) -> None:
+        """`url` as SQLAlchemy writes it (`sqlite:///…`, `postgresql+psycopg://…`); `statement_timeout` in ms.
+
+        `prepared_statements` is false where a pooler gives each transaction another connection and knows none of them.
+        """
         self.url = _with_driver(make_url(url))
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        engine = _sqlite_engine if self.is_sqlite else _postgresql_engine
-        self.engine = engine(self.url, pool_size, statement_timeout)
+        self.engine = (
+            _sqlite_engine(self.url, statement_timeout)
+            if self.is_sqlite
+            else _postgresql_engine(self.url, pool_size, statement_timeout, prepared_statements)
+        )
         self._patience = statement_timeout / 1000
-        self._queue = _WriterQueue(self.url.database if self.is_sqlite else None, self._patience)
+        # The rest is for the database's own lock, so that the caller has its 503 while it still listens.
+        self._queue = _WriterQueue(self.url.database if self.is_sqlite else None, self._patience / 2)
         self._writing: Callable[[], AbstractContextManager[Connection]] = (
             _SqliteWriter(self.engine) if self.is_sqlite else self.engine.connect
         )
@@ -320,7 +334,7 @@ class _SqliteWriter:
             self._connection = None
 
 
-def _sqlite_engine(url: URL, pool_size: int, timeout: int) -> Engine:
+def _sqlite_engine(url: URL, timeout: int) -> Engine:
     engine = create_engine(
         url,
         connect_args={"timeout": timeout / 1000, "check_same_thread": False},
@@ -343,20 +357,22 @@ def _sqlite_engine(url: URL, pool_size: int, timeout: int) -> Engine:
     return engine
 
 
-def _postgresql_engine(url: URL, pool_size: int, timeout: int) -> Engine:
+def _postgresql_engine(url: URL, pool_size: int, timeout: int, prepared: bool) -> Engine:
     given = url.query.get("options", ())
     options = [given] if isinstance(given, str) else [*given]
     # The second lets nobody keep locks who was stopped in the middle: revocations wait for all exchanges.
     for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
         options.append(f"-c {name}={timeout}")
     network = {name: value for name, value in _NETWORK.items() if name not in url.query}
+    # psycopg prepares what it has sent five times; None is never.
+    preparing: dict[str, None] = {} if prepared else {"prepare_threshold": None}
     engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
         pool_reset_on_return=None,  # every transaction here is committed or rolled back by its own end
-        connect_args={**network, "options": " ".join(options)},
+        connect_args={**network, **preparing, "options": " ".join(options)},
     )
 
     @event.listens_for(engine, "handle_error")

@@ -72,7 +72,12 @@ class Services:
 def open_database(settings: Settings) -> Database:
     """The configured database, not yet spoken to."""
     database = settings.database
-    return Database(database.url.get_secret_value(), database.pool_size, database.statement_timeout)
+    return Database(
+        database.url.get_secret_value(),
+        database.pool_size,
+        database.statement_timeout,
+        prepared_statements=database.prepared_statements,
+    )
 
 
 def load_vocabulary(settings: Settings) -> Vocabulary:

@@ -55,7 +55,7 @@ class Cluster:
 @contextmanager
 def running_cluster() -> Iterator[Cluster]:
     """Start a server, and stop it at the end, however that comes. Raises `NotInstalledError`."""
-    programs, owner = _programs(), _owner()
+    programs, owner = server_programs(), owner_of_servers()
     folder = Path(tempfile.mkdtemp(prefix="authserver-postgresql-"))
     try:
         if owner:
@@ -85,13 +85,14 @@ def _running(programs: Path, folder: Path, owner: str | None) -> Iterator[None]:
         ) as process,
     ):
         try:
-            _wait_until_ready(folder, process)
+            wait_until_ready(folder, process)
             yield
         finally:
             process.send_signal(signal.SIGQUIT)  # "immediate shutdown": there is nothing to be saved
 
 
-def _wait_until_ready(folder: Path, process: subprocess.Popen[bytes]) -> None:
+def wait_until_ready(folder: Path, process: subprocess.Popen[bytes]) -> None:
+    """Return once the server answers on its socket in `folder`. Raises `RuntimeError` with its log where it ended."""
     deadline = time.monotonic() + 30
     while True:
         try:
@@ -104,7 +105,8 @@ def _wait_until_ready(folder: Path, process: subprocess.Popen[bytes]) -> None:
             return
 
 
-def _programs() -> Path:
+def server_programs() -> Path:
+    """The folder of `initdb`, `postgres` and the others. Raises `NotInstalledError`."""
     # Debian keeps them out of PATH, by version.
     by_version = sorted(
         Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[4])
@@ -115,7 +117,8 @@ def _programs() -> Path:
     return Path(found).resolve().parent
 
 
-def _owner() -> str | None:
+def owner_of_servers() -> str | None:
+    """The user who runs them; None is whoever runs the tests. Raises `NotInstalledError`."""
     # PostgreSQL refuses to run as root.
     if os.geteuid() != 0:
         return None

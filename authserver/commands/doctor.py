@@ -101,6 +101,9 @@ def _checks(settings: Settings, database: Database) -> Iterator[tuple[str, Check
     yield "catalogue", lambda: f"{len(load_vocabulary(settings).catalogue.entries)} actions"
     yield "schema", lambda: _schema(database)
     yield "durability", lambda: database.read(_durability)
+    if not database.is_sqlite:
+        most = settings.database.statement_timeout
+        yield "time limits", lambda: database.read(lambda connection: _time_limits(connection, most))
     yield "encryption key", lambda: _encryption_key(settings, database)
     yield "signing keys", lambda: _signing_keys(settings, database, now)
     for domain in settings.trust_domains:
@@ -122,6 +125,16 @@ def _durability(connection: Connection) -> str:
     if any(value not in wanted[name] for name, value in found.items()):
         raise _Wrong(f"what is committed can be lost: {said}")
     return said
+
+
+def _time_limits(connection: Connection, most: int) -> str:
+    # They go out as a start-up parameter, which a pooler may not pass on (docs/postgresql.md).
+    for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
+        query = text("SELECT CAST(setting AS integer) FROM pg_settings WHERE name = :name")
+        limit = connection.scalar(query, {"name": name})
+        if limit != most:
+            raise _Wrong(f"{name} is {limit} ms, not {most}: where a pooler drops it, ALTER ROLE sets it")
+    return f"{most} ms"
 
 
 def _encryption_key(settings: Settings, database: Database) -> str:

@@ -6,8 +6,10 @@ import resource
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pkgutil import resolve_name
 from typing import Any
 
@@ -20,7 +22,9 @@ from granian.server import Server
 
 from authserver import guard
 from authserver.commands.context import Failed, opened
+from authserver.commands.heartbeat import Heartbeat
 from authserver.config import ServerSettings
+from authserver.errors import Refusal
 from authserver.logs import configure_logging
 
 log = structlog.get_logger()
@@ -82,7 +86,18 @@ def _run(settings: ServerSettings) -> None:
     resolve_name("authserver.app")
     # Until a worker serves, SIGTERM ends it at once: the handler that it has from its parent would do nothing there.
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-    server.serve(target_loader=partial(_load, settings.port))
+    heartbeat = Heartbeat()
+    heartbeat.watch(lambda: _workers(server))
+    server.serve(target_loader=partial(_load, settings.port, heartbeat))
+
+
+def _workers(server: Any) -> list[int]:
+    """The processes that serve, by their numbers."""
+    # granian ends the whole server when one dies within 5.5 s of its replacement, as the kernel's killer may have it.
+    # Forgotten every second, only who cannot even start is given up.
+    server.respawned_wrks.clear()
+    processes = [worker.inner for worker in server.wrks]
+    return [process.pid for process in processes if isinstance(process, BaseProcess) and process.pid]
 
 
 def _connections() -> int:
@@ -106,12 +121,19 @@ def _address(host: str, port: int) -> str:
     return str(address[0])
 
 
-def _load(port: int, target: str) -> Callable[..., Any]:
+def _load(port: int, heartbeat: Heartbeat, target: str) -> Callable[..., Any]:
     """Build the application, in the process that will serve it."""
+    heartbeat.beat()
     guard.end_silent_connections(port, SILENT_SECONDS)
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
-    application: Callable[..., Any] = resolve_name(target)
-    return application
+    while True:
+        try:
+            application: Callable[..., Any] = resolve_name(target)
+        except Refusal:
+            # The database is away. One that gave up here would be replaced once, and then granian would end the server.
+            time.sleep(1)
+        else:
+            return application
 
 
 def _end_with_parent() -> None:

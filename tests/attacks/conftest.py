@@ -27,6 +27,19 @@ def shared_grant(shared_world: World) -> str:
     return shared_world.granted().grant
 
 
+@pytest.fixture(scope="module", params=BOTH)
+def either_world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The same for one attack of each family: once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("shared_world")
+        return
+    cluster: Cluster = request.getfixturevalue("postgresql_cluster")
+    name = cluster.create(request.getfixturevalue("_postgresql_template"))
+    with running_world(cluster.url(name), tmp_path_factory.mktemp("either") / "world") as running:
+        yield running
+    cluster.drop(name)
+
+
 @pytest.fixture(scope="module")
 def scene(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """A server on SQLite where every kind of token has its place; whatever is tried there leaves no trace."""

@@ -82,10 +82,12 @@ def test_A20_nothing_at_all_may_stand_in_the_query_string(
         shared_world.refuses(answer, "invalid_request")
 
 
-def test_A20_a_whole_request_in_the_query_string_is_refused(world: World) -> None:
-    query = urlencode(_full_form(world, world.granted().grant))
-    with world.nothing_happens("form.query"):
-        world.refuses(world.client.post(f"/oauth/token?{query}", headers=FORM), "invalid_request")
+def test_A20_a_whole_request_in_the_query_string_is_refused(either_world: World) -> None:
+    query = urlencode(_full_form(either_world, either_world.granted().grant))
+    with either_world.nothing_happens("form.query"):
+        either_world.refuses(
+            either_world.client.post(f"/oauth/token?{query}", headers=FORM), "invalid_request"
+        )
 
 
 @pytest.mark.parametrize(
@@ -203,11 +205,13 @@ def _in_pieces(total: int) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["with_its_length", "chunked"])
-def test_A21_a_body_of_a_megabyte_is_refused(world: World, chunked: bool) -> None:
+def test_A21_a_body_of_a_megabyte_is_refused(shared_world: World, chunked: bool) -> None:
     content = _in_pieces(1_048_576) if chunked else b"".join(_in_pieces(1_048_576))
-    with world.nothing_happens("form.size"):
-        answer = world.client.post("/oauth/token", content=content, headers=FORM | {"Connection": "close"})
-        world.refuses(answer, "invalid_request", status=413)
+    with shared_world.nothing_happens("form.size"):
+        answer = shared_world.client.post(
+            "/oauth/token", content=content, headers=FORM | {"Connection": "close"}
+        )
+        shared_world.refuses(answer, "invalid_request", status=413)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
@@ -274,13 +278,13 @@ def test_A22_another_token_type_is_refused(
 
 
 @pytest.mark.parametrize("subject_type", [JWT, GRANT], ids=["jwt", "delegation_grant"])
-def test_A22_swapped_tokens_are_refused(world: World, subject_type: str) -> None:
-    grant = world.granted().grant
-    with world.nothing_happens():
-        answer = world.exchange(
-            world.assertion(), actor_token=grant, subject_token_type=subject_type, actor_token_type=JWT
+def test_A22_swapped_tokens_are_refused(either_world: World, subject_type: str) -> None:
+    grant = either_world.granted().grant
+    with either_world.nothing_happens():
+        answer = either_world.exchange(
+            either_world.assertion(), actor_token=grant, subject_token_type=subject_type, actor_token_type=JWT
         )
-        world.refuses(answer, "invalid_request")
+        either_world.refuses(answer, "invalid_request")
 
 
 @pytest.mark.parametrize("same", ["grant", "assertion"])
@@ -304,11 +308,11 @@ def _forged(world: World, grant_id: str) -> str:
     return grant_for(world, grant_id, key=foreign_key(world.services.signing_keys.active().kid))
 
 
-def test_A23_another_agents_valid_assertion_gets_nothing_for_a_grant(world: World) -> None:
-    granted = world.granted()
-    asked = _of_the_scout(world, granted.grant)
-    assert asked == _of_the_scout(world, _forged(world, granted.grant_id))
-    assert world.exchange(granted.grant).status_code == 200
+def test_A23_another_agents_valid_assertion_gets_nothing_for_a_grant(either_world: World) -> None:
+    granted = either_world.granted()
+    asked = _of_the_scout(either_world, granted.grant)
+    assert asked == _of_the_scout(either_world, _forged(either_world, granted.grant_id))
+    assert either_world.exchange(granted.grant).status_code == 200
 
 
 @pytest.mark.parametrize("fate", ["revoked", "expired", "paused", "spent", "another_place", "not_registered"])
@@ -374,31 +378,31 @@ def _with_keys(world: World, client_id: str) -> ECKey:
     return key
 
 
-def test_A24_a_client_assertion_of_another_agent_is_refused(world: World) -> None:
-    granted, key = world.granted(), _with_keys(world, "price-scout")
+def test_A24_a_client_assertion_of_another_agent_is_refused(either_world: World) -> None:
+    granted, key = either_world.granted(), _with_keys(either_world, "price-scout")
     others = {
-        JWT_SPIFFE: world.assertion(PRICE_SCOUT),
-        JWT_BEARER: _private_key_jwt(world, "price-scout", key),
+        JWT_SPIFFE: either_world.assertion(PRICE_SCOUT),
+        JWT_BEARER: _private_key_jwt(either_world, "price-scout", key),
     }
     for kind, assertion in others.items():
         for client_id in (None, "basket-helper", "price-scout"):
-            with world.nothing_happens():
-                answer = world.exchange(
+            with either_world.nothing_happens():
+                answer = either_world.exchange(
                     granted.grant,
                     client_assertion=assertion,
                     client_assertion_type=kind,
                     client_id=client_id,
                 )
-                world.refuses(answer, "invalid_client", status=401)
+                either_world.refuses(answer, "invalid_client", status=401)
 
 
-def test_A24_the_actors_own_client_assertion_is_taken(world: World) -> None:
-    granted, key = world.granted(), _with_keys(world, "basket-helper")
+def test_A24_the_actors_own_client_assertion_is_taken(either_world: World) -> None:
+    granted, key = either_world.granted(), _with_keys(either_world, "basket-helper")
     for kind, assertion in (
-        (JWT_SPIFFE, world.assertion()),
-        (JWT_BEARER, _private_key_jwt(world, "basket-helper", key)),
+        (JWT_SPIFFE, either_world.assertion()),
+        (JWT_BEARER, _private_key_jwt(either_world, "basket-helper", key)),
     ):
-        answer = world.exchange(granted.grant, client_assertion=assertion, client_assertion_type=kind)
+        answer = either_world.exchange(granted.grant, client_assertion=assertion, client_assertion_type=kind)
         assert answer.status_code == 200, answer.text
 
 
@@ -474,10 +478,10 @@ def test_A25_anything_but_one_resource_server_is_no_target(
         shared_world.refuses(shared_world.post("/oauth/token", form), "invalid_target")
 
 
-def test_A25_two_resources_are_no_target(world: World) -> None:
-    form: dict[str, Any] = {**world.form(world.granted().grant), "resource": [SHOP, MARKET]}
-    with world.nothing_happens("target.several"):
-        world.refuses(world.post("/oauth/token", form), "invalid_target")
+def test_A25_two_resources_are_no_target(either_world: World) -> None:
+    form: dict[str, Any] = {**either_world.form(either_world.granted().grant), "resource": [SHOP, MARKET]}
+    with either_world.nothing_happens("target.several"):
+        either_world.refuses(either_world.post("/oauth/token", form), "invalid_target")
 
 
 def test_A25_a_disabled_resource_server_is_no_target(world: World) -> None:
@@ -560,12 +564,12 @@ def test_A26_a_look_alike_of_an_identifier_is_no_target(
 
 
 @pytest.mark.parametrize("name", ["upper_case_host", "slash_at_the_end", "default_port", "below_it"])
-def test_A26_identifiers_compare_as_exact_text(world: World, name: str) -> None:
-    granted = world.granted()
+def test_A26_identifiers_compare_as_exact_text(either_world: World, name: str) -> None:
+    granted = either_world.granted()
     for place in ({"resource": LOOK_ALIKES[name]}, {"audience": LOOK_ALIKES[name]}):
-        with world.nothing_happens("target.unknown"):
-            answer = world.exchange(granted.grant, action=world.action(locations=None), **place)
-            world.refuses(answer, "invalid_target")
+        with either_world.nothing_happens("target.unknown"):
+            answer = either_world.exchange(granted.grant, action=either_world.action(locations=None), **place)
+            either_world.refuses(answer, "invalid_target")
 
 
 # --- A27: the row decides, whatever a grant claims ------------------------------------------------------------------
@@ -598,31 +602,31 @@ def test_A27_a_grant_signed_by_a_foreign_key_is_refused(
         world.refuses(world.exchange(forged), "invalid_request")
 
 
-def test_A27_claims_wider_than_the_row_allow_nothing_more(world: World) -> None:
-    granted = world.granted()
-    wide = grant_for(world, granted.grant_id, **_wider(world, granted))
-    action = world.action(amount={"currency": "EUR", "value": "80.01"})
-    with world.nothing_happens("limits.per_action"):
-        answer = world.exchange(wide, action=action)
-        body = world.refuses(answer, "invalid_authorization_details", constraint="limits.per_action")
+def test_A27_claims_wider_than_the_row_allow_nothing_more(either_world: World) -> None:
+    granted = either_world.granted()
+    wide = grant_for(either_world, granted.grant_id, **_wider(either_world, granted))
+    action = either_world.action(amount={"currency": "EUR", "value": "80.01"})
+    with either_world.nothing_happens("limits.per_action"):
+        answer = either_world.exchange(wide, action=action)
+        body = either_world.refuses(answer, "invalid_authorization_details", constraint="limits.per_action")
     assert body["violations"] == [
         {"constraint": "limits.per_action", "requested": "80.01", "allowed": "80.00"}
     ]
 
 
 @pytest.mark.parametrize("member", ["details", "expires_at", "client_id", "missing"])
-def test_A27_a_row_that_says_less_than_its_grant_decides(world: World, member: str) -> None:
-    granted, now = world.granted(), world.clock.now()
+def test_A27_a_row_that_says_less_than_its_grant_decides(either_world: World, member: str) -> None:
+    granted, now = either_world.granted(), either_world.clock.now()
     less: dict[str, object] = {
-        "details": {"details": world.services.stored.write(_lower(world, granted))},
+        "details": {"details": either_world.services.stored.write(_lower(either_world, granted))},
         "expires_at": {"expires_at": now},
         "client_id": {"client_id": "price-scout"},
         "missing": {"user_id": "nobody"},
     }[member]
-    change(world, Delegation, {"id": granted.grant_id}, **less)  # type: ignore[arg-type]
+    change(either_world, Delegation, {"id": granted.grant_id}, **less)  # type: ignore[arg-type]
     error = "invalid_authorization_details" if member == "details" else "invalid_request"
-    with world.nothing_happens():
-        world.refuses(world.exchange(granted.grant), error)
+    with either_world.nothing_happens():
+        either_world.refuses(either_world.exchange(granted.grant), error)
 
 
 def _lower(world: World, granted: Granted) -> DelegationDetails:
@@ -641,16 +645,18 @@ def _lower(world: World, granted: Granted) -> DelegationDetails:
         }
     ),
 )
-def test_A27_claims_of_another_agents_grant_do_not_move_it(world: World, claims: dict[str, object]) -> None:
-    granted = world.granted(agent="price-scout")
+def test_A27_claims_of_another_agents_grant_do_not_move_it(
+    either_world: World, claims: dict[str, object]
+) -> None:
+    granted = either_world.granted(agent="price-scout")
     stolen = grant_for(
-        world,
+        either_world,
         granted.grant_id,
         **{"client_id": "basket-helper", "may_act": {"iss": "spiffe://example.org", "sub": BASKET_HELPER}},
     )
-    for grant in (stolen, grant_for(world, granted.grant_id, **claims)):
-        with world.nothing_happens():
-            world.refuses(world.exchange(grant), "invalid_request")
+    for grant in (stolen, grant_for(either_world, granted.grant_id, **claims)):
+        with either_world.nothing_happens():
+            either_world.refuses(either_world.exchange(grant), "invalid_request")
 
 
 # --- A28: a delegation that does not stand --------------------------------------------------------------------------
@@ -713,19 +719,19 @@ def test_A28_a_delegation_that_has_ended_mints_nothing(world: World, how: str) -
 
 
 @pytest.mark.parametrize("how", ENDINGS)
-def test_A28_an_ancestor_that_has_ended_ends_what_is_below(world: World, how: str) -> None:
-    parent = world.granted(redelegation={"depth": 2})
-    child = handed_on(world, parent)
-    scout = {"actor_token": world.assertion(PRICE_SCOUT)}
-    before = world.exchange(child.grant, **scout)
+def test_A28_an_ancestor_that_has_ended_ends_what_is_below(sqlite_world: World, how: str) -> None:
+    parent = sqlite_world.granted(redelegation={"depth": 2})
+    child = handed_on(sqlite_world, parent)
+    scout = {"actor_token": sqlite_world.assertion(PRICE_SCOUT)}
+    before = sqlite_world.exchange(child.grant, **scout)
     assert before.status_code == 200, before.text
-    _end(world, parent, how)
+    _end(sqlite_world, parent, how)
     for request in ({}, SCOPE):
-        with world.nothing_happens():
-            answer = world.exchange(child.grant, **scout, **request)
-            world.refuses(answer, "invalid_request")
+        with sqlite_world.nothing_happens():
+            answer = sqlite_world.exchange(child.grant, **scout, **request)
+            sqlite_world.refuses(answer, "invalid_request")
     if how != "not_yet_valid":
-        assert world.introspect(before.json()["access_token"]) == {"active": False}
+        assert sqlite_world.introspect(before.json()["access_token"]) == {"active": False}
 
 
 def test_A28_the_first_and_the_last_instant_of_a_delegation(sqlite_world: World) -> None:
@@ -791,21 +797,21 @@ def test_A29_a_scope_that_is_not_one_action_without_details_is_refused(
 
 
 @pytest.mark.parametrize("details", [True, False], ids=["both", "neither"])
-def test_A29_scope_and_details_exclude_each_other(world: World, details: bool) -> None:
-    granted = world.granted()
+def test_A29_scope_and_details_exclude_each_other(either_world: World, details: bool) -> None:
+    granted = either_world.granted()
     both = {"scope": "catalog.search"}
     neither = {"authorization_details": None, "resource": MARKET}
-    with world.nothing_happens("form.details_or_scope"):
-        answer = world.exchange(granted.grant, **(both if details else neither))
-        world.refuses(answer, "invalid_request")
+    with either_world.nothing_happens("form.details_or_scope"):
+        answer = either_world.exchange(granted.grant, **(both if details else neither))
+        either_world.refuses(answer, "invalid_request")
 
 
-def test_A29_a_scope_that_was_not_delegated_is_refused(world: World) -> None:
-    granted = world.granted()
-    with world.nothing_happens("actions"):
-        answer = world.exchange(granted.grant, **SCOPE | {"scope": "cart.update"})
-        world.refuses(answer, "invalid_authorization_details", constraint="actions")
-    assert world.exchange(granted.grant, **SCOPE).json()["scope"] == "catalog.search"
+def test_A29_a_scope_that_was_not_delegated_is_refused(either_world: World) -> None:
+    granted = either_world.granted()
+    with either_world.nothing_happens("actions"):
+        answer = either_world.exchange(granted.grant, **SCOPE | {"scope": "cart.update"})
+        either_world.refuses(answer, "invalid_authorization_details", constraint="actions")
+    assert either_world.exchange(granted.grant, **SCOPE).json()["scope"] == "catalog.search"
 
 
 def test_A29_every_scope_of_the_metadata_can_be_asked_for(sqlite_world: World) -> None:
@@ -867,24 +873,24 @@ def test_A30_a_retry_gives_the_same_action_and_holds_nothing_twice(world: World)
 
 
 @pytest.mark.parametrize("other", ["amount", "task", "place", "grant", "unknown_parameter", "scope", "type"])
-def test_A30_a_key_with_another_request_is_refused(world: World, other: str) -> None:
-    granted, key = world.granted(), {"Idempotency-Key": "one"}
-    assert world.exchange(granted.grant, headers=key).status_code == 200
+def test_A30_a_key_with_another_request_is_refused(sqlite_world: World, other: str) -> None:
+    granted, key = sqlite_world.granted(), {"Idempotency-Key": "one"}
+    assert sqlite_world.exchange(granted.grant, headers=key).status_code == 200
     grant, request = granted.grant, {}
     if other == "grant":
-        grant = world.granted().grant
+        grant = sqlite_world.granted().grant
     else:
         request = {
-            "amount": {"action": world.action(amount={"currency": "EUR", "value": "42.51"})},
+            "amount": {"action": sqlite_world.action(amount={"currency": "EUR", "value": "42.51"})},
             "task": {"task_id": "t1"},
-            "place": {"action": world.action(locations=[SHOP])},
+            "place": {"action": sqlite_world.action(locations=[SHOP])},
             "unknown_parameter": {"nobody_knows_it": "1"},
             "scope": SCOPE,
             "type": {"subject_token_type": GRANT},
         }[other]
-    with world.nothing_happens("idempotency_key.reused"):
-        answer = world.exchange(grant, headers=key, **request)  # type: ignore[arg-type]
-        world.refuses(answer, "invalid_request")
+    with sqlite_world.nothing_happens("idempotency_key.reused"):
+        answer = sqlite_world.exchange(grant, headers=key, **request)  # type: ignore[arg-type]
+        sqlite_world.refuses(answer, "invalid_request")
 
 
 def test_A30_a_key_stays_with_its_dpop_key(world: World) -> None:
@@ -980,12 +986,15 @@ def test_A31_a_replayed_request_draws_on_the_budget_anew_and_stays_within_it(wor
     assert [event["action_id"] for event in permitted] == tokens
 
 
-def test_A31_a_replayed_dpop_proof_is_refused(world: World) -> None:
-    granted = world.granted()
-    captured, headers = world.form(granted.grant), {"DPoP": dpop_proof(world, ECKey.generate_key("P-256"))}
-    assert world.post("/oauth/token", captured, headers).json()["token_type"] == "DPoP"
-    with world.nothing_happens("dpop.replayed"):
-        world.refuses(world.post("/oauth/token", captured, headers), "invalid_dpop_proof")
+def test_A31_a_replayed_dpop_proof_is_refused(either_world: World) -> None:
+    granted = either_world.granted()
+    captured, headers = (
+        either_world.form(granted.grant),
+        {"DPoP": dpop_proof(either_world, ECKey.generate_key("P-256"))},
+    )
+    assert either_world.post("/oauth/token", captured, headers).json()["token_type"] == "DPoP"
+    with either_world.nothing_happens("dpop.replayed"):
+        either_world.refuses(either_world.post("/oauth/token", captured, headers), "invalid_dpop_proof")
 
 
 @pytest.fixture
@@ -1152,8 +1161,8 @@ def test_A33_another_requested_token_type_is_refused(
         shared_world.refuses(answer, "invalid_request")
 
 
-def test_A33_an_access_token_may_be_asked_for(world: World) -> None:
-    answer = world.exchange(world.granted().grant, requested_token_type=ACCESS_TOKEN)
+def test_A33_an_access_token_may_be_asked_for(either_world: World) -> None:
+    answer = either_world.exchange(either_world.granted().grant, requested_token_type=ACCESS_TOKEN)
     assert answer.json()["issued_token_type"] == ACCESS_TOKEN
 
 
