@@ -14,7 +14,8 @@ from authserver.db import hold_off_revocations
 from authserver.delegations import records
 from authserver.delegations.records import NewDelegation
 from authserver.errors import Refusal
-from authserver.policy.details import ANY, DelegationDetails
+from authserver.policy.delegation_details import DelegationDetails
+from authserver.policy.reading import ANY
 from authserver.services import Services
 from authserver.tokens import grants
 from authserver.tokens.grants import GrantClaims

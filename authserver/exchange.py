@@ -100,14 +100,17 @@ def exchange(services: Services, request: ExchangeRequest, attempt: Attempt, now
     )
     prepare(request.credentials, services.trust_domains, now, services.issuer)
     index = services.status_indexes.take()
-    committed: _Committed | None = None
     try:
         committed = services.database.write(
             lambda connection: _Exchange(services, connection, request, proven, attempt, now).run(index)
         )
-    finally:
-        if committed is None or not committed.is_new:
+    except Refusal as refusal:
+        # After a 503 nobody knows what was committed: an index is lost rather than given twice.
+        if refusal.status < 500:
             services.status_indexes.put_back(index)
+        raise
+    if not committed.is_new:
+        services.status_indexes.put_back(index)
     claims = claims_of(services, committed.chain, committed.action, committed.audience)
     return Issued(committed.action, action_tokens.mint(claims, services.signing_keys))
 
@@ -180,7 +183,13 @@ class _Exchange:
         if earlier := self._earlier(chain, target):
             return earlier
         self._sender_constrained()
-        permit = self._decide(chain, target)
+        try:
+            permit = self._decide(chain, target)
+        except Refusal:
+            # The same request may have been answered by another process since, and its action be what is in the way.
+            if earlier := self._earlier(chain, target):
+                return earlier
+            raise
         action = self._action(chain, target, permit, index)
         self._reserve(chain, action, permit)
         return _Committed(action, chain, target.identifier, is_new=True)
@@ -252,19 +261,20 @@ class _Exchange:
             raise replayed from error
 
     def _use_up(self, issuer: str, jti: str, expires_at: datetime) -> None:
+        use = (issuer, jti, expires_at)
+        if use in self.attempt.used:
+            return  # one assertion as actor_token and as client_assertion is one use
         replay.remember(self.connection, issuer, jti, expires_at)
-        self.attempt.used.append((issuer, jti, expires_at))
+        self.attempt.used.append(use)
 
     def _target(self) -> ResourceServer:
         """The one resource server that `resource`, `audience` and `locations` agree on (RFC 8707)."""
         request, found = self.request, []
-        for name, by_id in (
-            (request.resource, False),
-            (request.audience, True),
-            (request.asked.location, False),
-        ):
+        for name in (request.resource, request.audience):
             if name is not None:
-                found.append(self._resource_server(name, by_id=by_id))
+                found.append(self._resource_server(name, by_id=True))
+        if request.asked.location is not None:
+            found.append(self._resource_server(request.asked.location, by_id=False))
         if not found:
             raise Refusal("invalid_target", "no resource server is named", rule="target.missing")
         if any(server != found[0] for server in found):
@@ -296,6 +306,8 @@ class _Exchange:
             raise Refusal(
                 "invalid_request", "the token of this Idempotency-Key has ended", rule="idempotency_key.ended"
             )
+        record = Record("exchange.repeated", action.client_id, action.delegation_id, action.id)
+        record.changed(self.connection, self.now)
         return _Committed(action, chain, target.identifier, is_new=False)
 
     def _repeatable(self) -> Request | None:

@@ -6,8 +6,8 @@ from sqlalchemy import Connection
 
 from authserver import jose
 from authserver.actors.resource_servers import ResourceServer
-from authserver.delegations.records import load_chain
-from authserver.delegations.standing import ending
+from authserver.delegations.records import load_chain, load_chains
+from authserver.delegations.standing import ended_tasks, ending, endings
 from authserver.issuing import claims_of
 from authserver.ledger import actions
 from authserver.services import Services
@@ -41,13 +41,12 @@ def _live(
 
 def ended_indices(services: Services, connection: Connection, list_id: int, now: datetime) -> list[int]:
     """The indices of a status list whose tokens must not be used any more, though they have not expired."""
-    chains = {}
-    ended = []
-    for action in actions.in_status_list(connection, list_id, now):
-        if action.delegation_id not in chains:
-            chains[action.delegation_id] = load_chain(connection, action.delegation_id, services.stored)
-        chain = chains[action.delegation_id]
-        stands = chain is not None and ending(connection, chain, now, action.task_id) is None
-        if not (stands and action.is_live(now)):
-            ended.append(action.status_index)
-    return ended
+    listed = actions.in_status_list(connection, list_id, now)
+    chains = load_chains(connection, {action.delegation_id for action in listed}, services.stored)
+    delegations = endings(connection, chains.values(), now)
+    tasks = ended_tasks(connection, {action.task_id for action in listed if action.task_id is not None})
+    return [
+        action.status_index
+        for action in listed
+        if not action.is_live(now) or action.delegation_id in delegations or action.task_id in tasks
+    ]

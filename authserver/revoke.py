@@ -5,7 +5,7 @@ then given back in bounded transactions, so that one press can end a million del
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Table, func, select, true
 
@@ -19,12 +19,14 @@ from authserver.errors import Refusal
 from authserver.ledger import actions
 from authserver.ledger.actions import ActionRecord
 from authserver.ledger.reservations import release, release_all
+from authserver.policy.catalogue import LONGEST_LIFETIME
 from authserver.schema import Action, Agent, Delegation, Revocation, User, table_of
 from authserver.services import Services
 
 _ACTIONS, _DELEGATIONS, _AGENTS = table_of(Action), table_of(Delegation), table_of(Agent)
 _USERS, _REVOCATIONS = table_of(User), table_of(Revocation)
 _BATCH = 200
+_LONGEST_LIFE = timedelta(seconds=LONGEST_LIFETIME + 60)  # of a token, and servers' clocks apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,9 @@ class UnknownTarget(LookupError):
 def revoke(services: Services, target: Target, *, reason: str, by: str, now: datetime) -> Ended:
     """End everything that `target` covers. Raises `UnknownTarget`, or `Refusal` (503) when it could not be recorded."""
 
-    def write(connection: Connection) -> tuple[int, Ended]:
+    def write(connection: Connection) -> int:
         wait_for_exchanges(connection)
         _must_exist(connection, target)
-        counted = _count(connection, target, now)
         row = {
             "kind": target.kind,
             "target": target.name,
@@ -61,21 +62,15 @@ def revoke(services: Services, target: Target, *, reason: str, by: str, now: dat
             "revoked_by": by,
             "revoked_at": now,
         }
-        revocation = connection.execute(_REVOCATIONS.insert().returning(_REVOCATIONS.c.id), row).scalar_one()
+        made = connection.execute(_REVOCATIONS.insert().returning(_REVOCATIONS.c.id), row)
+        revocation = int(made.scalar_one())
         record = Record("revocation", delegation_id=target.name if target.kind == "delegation" else None)
-        record.changed(
-            connection,
-            now,
-            kind=target.kind,
-            target=target.name,
-            reason=reason,
-            by=by,
-            delegations=counted.delegations,
-            tokens=counted.tokens,
-        )
-        return revocation, counted
+        record.changed(connection, now, kind=target.kind, target=target.name, reason=reason, by=by)
+        return revocation
 
-    revocation, ended = services.database.write(write)
+    revocation = services.database.write(write)
+    # From here on everything is ended. To count it and to give back what it held takes longer, and holds up nobody.
+    ended = services.database.read(lambda connection: _count(connection, target, now))
     while services.database.write(
         lambda connection: _void_some(services, connection, target, revocation, now)
     ):
@@ -163,7 +158,11 @@ def _must_exist(connection: Connection, target: Target) -> None:
 def _count(connection: Connection, target: Target, now: datetime) -> Ended:
     standing = select(func.count()).select_from(_DELEGATIONS).where(_DELEGATIONS.c.expires_at > now)
     live = select(func.count()).select_from(_ACTIONS)
-    live = live.where(_ACTIONS.c.state == "reserved", _ACTIONS.c.expires_at > now)
+    live = live.where(
+        _ACTIONS.c.state == "reserved",
+        _ACTIONS.c.expires_at > now,
+        _ACTIONS.c.issued_at > now - _LONGEST_LIFE,  # says the same, to the index
+    )
     tokens = connection.scalar(live.where(_of(_ACTIONS, _ACTIONS.c.delegation_id, target))) or 0
     if target.kind == "task":
         return Ended(0, tokens)
@@ -211,7 +210,8 @@ def _void_some(
 ) -> int:
     """Give back what some of the ended tokens still hold; returns how many were found, 0 when all is done."""
     covered = _of(_ACTIONS, _ACTIONS.c.delegation_id, target, revocation)
-    query = select(*actions.COLUMNS).where(_ACTIONS.c.state == "reserved", covered).limit(_BATCH)
+    holds = (_ACTIONS.c.ends_at.is_not(None), _ACTIONS.c.state == "reserved")  # the first names the index
+    query = select(*actions.COLUMNS).where(*holds, covered).limit(_BATCH)
     found = [ActionRecord(*row) for row in connection.execute(query)]
     # Where another was quicker with all of these, there may still be more.
     release_all(connection, found, "void", services.stored, now)

@@ -16,7 +16,7 @@ from authserver.db import Database
 from authserver.delegations.stored_details import StoredDetails
 from authserver.dpop import Nonces
 from authserver.policy.catalogue import CatalogueError, parse_catalogue
-from authserver.policy.details import Vocabulary
+from authserver.policy.reading import Vocabulary
 from authserver.tokens import action_tokens, grants
 from authserver.tokens.action_tokens import Actor
 from authserver.tokens.grants import Grant
@@ -119,7 +119,7 @@ def open_services(settings: Settings, clock: Clock, database: Database | None = 
         clock=clock,
         database=database,
         vocabulary=vocabulary,
-        stored=StoredDetails(vocabulary),
+        stored=StoredDetails(),
         trust_domains=trust_domains,
         seal=seal,
         signing_keys=signing_keys,

@@ -27,6 +27,7 @@ from authserver.policy.details import ActionDetails, Merchant, stored_action
 from authserver.services import Services
 from authserver.values import Money
 
+_FACTS = {"id": "merchants.ids", "category": "merchants.categories", "country": "merchants.countries"}
 _KEY_KEPT = timedelta(days=1)
 
 
@@ -95,7 +96,7 @@ def capture(services: Services, step: Step, caller: ResourceServer, record: Reco
     """Take what was authorized, or less. A revocation since then does not matter (contract §7), but is recorded."""
 
     def settle(connection: Connection) -> Answer:
-        used = _by_id(services, connection, step.redemption_id, caller)
+        used = _redemption(services, connection, step.redemption_id, caller)
         _note(record, used.action)
         _authorized(used.action, now)
         if ended := ending(connection, used.chain, now, used.action.task_id):
@@ -111,7 +112,7 @@ def void(services: Services, step: Step, caller: ResourceServer, record: Record,
     """Let an authorization go; all that it held is given back."""
 
     def settle(connection: Connection) -> Answer:
-        used = _by_id(services, connection, step.redemption_id, caller)
+        used = _redemption(services, connection, step.redemption_id, caller)
         _note(record, used.action)
         _authorized(used.action, now)
         held = used.action.authorized
@@ -127,7 +128,7 @@ def refund(services: Services, step: Step, caller: ResourceServer, record: Recor
     """Give back what was captured, or some of it; never more than that, however often."""
 
     def settle(connection: Connection) -> Answer:
-        used = _by_id(services, connection, step.redemption_id, caller)
+        used = _redemption(services, connection, step.redemption_id, caller)
         _note(record, used.action)
         _in_state(used.action, "captured")
         if used.action.budget != "debit":
@@ -155,9 +156,15 @@ def _once(
         record.reset(event)
         record.data["resource_server"] = caller.identifier
         hold_off_revocations(connection)
-        if request is not None and (earlier := idempotency.find(connection, party, request.key)):
-            return _answered_before(earlier, request)
-        answer = settle(connection)
+        if answered := _answered_before(connection, party, request):
+            return answered
+        try:
+            answer = settle(connection)
+        except Refusal:
+            # The same request may have been settled by another process since the look above.
+            if answered := _answered_before(connection, party, request):
+                return answered
+            raise
         if request is not None and answer.action is not None:
             idempotency.remember(
                 connection,
@@ -173,7 +180,10 @@ def _once(
     return services.database.write(write)
 
 
-def _answered_before(earlier: idempotency.Earlier, request: Request) -> Answer:
+def _answered_before(connection: Connection, party: str, request: Request | None) -> Answer | None:
+    earlier = None if request is None else idempotency.find(connection, party, request.key)
+    if request is None or earlier is None:
+        return None
     if earlier.request_hash != request.fingerprint or earlier.answer is None:
         raise Refusal(
             "idempotency_key_reused",
@@ -192,6 +202,15 @@ def _jti(services: Services, unverified_token: str, now: datetime) -> str:
         raise _not_found("token") from error
 
 
+def _redemption(
+    services: Services, connection: Connection, redemption_id: str, caller: ResourceServer
+) -> _Used:
+    used = _by_id(services, connection, redemption_id, caller)
+    if used.action.state == "reserved":
+        raise _not_found("redemption")  # the token is there, and nobody has redeemed it
+    return used
+
+
 def _by_id(services: Services, connection: Connection, action_id: str, caller: ResourceServer) -> _Used:
     # A redemption has its action's id: there is one of each.
     action = actions.find(connection, action_id)
@@ -201,7 +220,7 @@ def _by_id(services: Services, connection: Connection, action_id: str, caller: R
     entry = services.vocabulary.catalogue.get(action.action)
     if chain is None or entry is None:
         raise _not_found("action")
-    return _Used(action, stored_action(action.details, services.vocabulary), chain, entry)
+    return _Used(action, stored_action(action.details), chain, entry)
 
 
 def _unused(services: Services, connection: Connection, used: _Used, now: datetime) -> None:
@@ -296,15 +315,11 @@ def _same_merchant(actual: Merchant | None, used: _Used) -> None:
     granted = used.details.merchant
     if actual is None or granted is None:
         return
-    pairs = (
-        ("merchants.ids", actual.id, granted.id),
-        ("merchants.categories", actual.category, granted.category),
-        ("merchants.countries", actual.country, granted.country),
-    )
+    said, had = actual.to_json(), granted.to_json()
     differing = tuple(
-        Violation(constraint, str(said), str(had))
-        for constraint, said, had in pairs
-        if said is not None and had is not None and said != had
+        Violation(constraint, said[fact], had[fact])
+        for fact, constraint in _FACTS.items()
+        if fact in said and fact in had and said[fact] != had[fact]
     )
     if differing:
         raise Refusal(

@@ -4,6 +4,7 @@ Any process may do it, at any time, together with others; no process has to.
 """
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,6 @@ import structlog
 from sqlalchemy import Connection
 
 from authserver.actors import replay
-from authserver.errors import Refusal
 from authserver.ledger import idempotency
 from authserver.ledger.reservations import release_expired
 from authserver.services import Services
@@ -20,6 +20,9 @@ from authserver.services import Services
 log = structlog.get_logger()
 _BATCH = 200
 _EVERY_SECONDS = 5.0
+# A clock that went so much faster or slower than the machine has jumped; it has to go steadily for so long then.
+_JUMP_SECONDS = 60.0
+_STEADY_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,26 @@ def _repeated(services: Services, work: Callable[[Connection], int]) -> int:
     return done
 
 
+class Steadiness:
+    """Whether the clock on the wall goes as the machine does; one that has just jumped may be wrong (threats F07).
+
+    What time undoes is not done again: keys that are forgotten, authorizations that lapse.
+    """
+
+    def __init__(self) -> None:
+        self._apart: float | None = None
+        self._since = float("-inf")
+
+    def after(self, now: datetime, running: float) -> bool:
+        """Told every few seconds what both say, `running` in seconds: whether `now` can be believed."""
+        apart = now.timestamp() - running
+        if self._apart is not None and abs(apart - self._apart) > _JUMP_SECONDS:
+            log.warning("upkeep.clock_jumped", seconds=round(apart - self._apart))
+            self._since = running
+        self._apart = apart
+        return running - self._since >= _STEADY_SECONDS
+
+
 def start(services: Services) -> threading.Event:
     """Tidy every few seconds in a thread of its own, until the returned event is set."""
     stop = threading.Event()
@@ -61,11 +84,16 @@ def start(services: Services) -> threading.Event:
 
 
 def _run(services: Services, stop: threading.Event) -> None:
+    steady = Steadiness()
     while not stop.wait(_EVERY_SECONDS):
+        now = services.clock.now()
+        if not steady.after(now, time.monotonic()):
+            continue
         try:
-            tidied = tidy(services, services.clock.now())
-        except Refusal:
-            continue  # the database's own log line says why; it is tried again
+            tidied = tidy(services, now)
+        except Exception as error:  # whatever it is, it must not be the last time  # noqa: BLE001
+            log.error("upkeep.failed", error=type(error).__name__)  # noqa: TRY400  # it may hold what was asked
+            continue
         if tidied != Tidied(0, 0, 0):
             log.info(
                 "upkeep.tidied",

@@ -148,7 +148,7 @@ def record(count: int) -> tuple[str, ...]:
     from authserver.config import load_settings
     from authserver.delegations import records
     from authserver.delegations.records import NewDelegation
-    from authserver.policy.details import parse_delegation
+    from authserver.policy.delegation_details import parse_delegation
     from authserver.services import open_services
     from authserver.tokens import grants
     from authserver.tokens.grants import GrantClaims

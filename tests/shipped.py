@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 from authserver.policy.catalogue import parse_catalogue
-from authserver.policy.details import Vocabulary
+from authserver.policy.reading import Vocabulary
 from authserver.values import CountryGroups, Datatypes
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"

@@ -26,7 +26,8 @@ from authserver.actors.workload_files import create_domain, make_assertion
 from authserver.app import build
 from authserver.config import Settings
 from authserver.consent import Granted, grant
-from authserver.policy.details import Merchant, parse_delegation
+from authserver.policy.delegation_details import parse_delegation
+from authserver.policy.details import Merchant
 from authserver.schema import Action, AuditEvent, Budget, BudgetWindow, IdempotencyKey, Transfer, table_of
 from authserver.services import Services, open_services
 from tests.fakes import SettableClock

@@ -131,8 +131,9 @@ class _CachedKeys:
         return current
 
     def _read(self, now: datetime) -> None:
-        # While one thread reads, the others go on with what there is; they wait only where there is nothing.
-        if not self._reading.acquire(blocking=self._current is None):
+        # While one thread reads, the others go on with what there is, or nothing: threads that waited for a domain
+        # which is down would be missed by everybody else.
+        if not self._reading.acquire(blocking=False):
             return
         try:
             if self._may_attempt(now):

@@ -21,6 +21,7 @@ from authserver.commands.context import (
     read_json,
 )
 from authserver.members import without_none
+from authserver.revoke import Target, revoke
 
 _COLUMNS = ("client_id", "name", "trust_domain", "subject", "owner", "actions", "disabled_at")
 
@@ -103,6 +104,8 @@ def disable(client_id: str) -> None:
             agent = services.database.write(write)
         except NotRegistered as error:
             raise Failed(f"{client_id}: there is no such agent") from error
+        # Its live tokens end by a revocation like any other, which waits for running exchanges and gives back amounts.
+        revoke(services, Target("agent", client_id), reason="agent disabled", by=operator(), now=now)
     if agent is not None:
         print_json(_shown(agent))
 

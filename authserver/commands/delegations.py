@@ -23,7 +23,7 @@ from authserver.commands.context import (
 from authserver.delegations.records import Chain, list_delegations, load_chain
 from authserver.delegations.standing import ending
 from authserver.members import without_none
-from authserver.policy.details import parse_delegation
+from authserver.policy.delegation_details import parse_delegation
 from authserver.revoke import Target, UnknownTarget
 from authserver.services import Services
 from authserver.values import Money

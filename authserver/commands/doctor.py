@@ -174,7 +174,7 @@ def _trust_domain(settings: TrustDomainSettings, issuer: str, now: datetime) -> 
 
 
 def _ledger(settings: Settings, database: Database) -> str:
-    stored = StoredDetails(load_vocabulary(settings))
+    stored = StoredDetails()
     wrong = database.read(lambda connection: list(check_ledger(connection, stored)))
     if wrong:
         raise _Wrong(f"{len(wrong)} totals differ: manage.py ledger check  shows them")

@@ -1,15 +1,15 @@
 """Delegations as rows, and the chain from the root to one of them."""
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, select
 
 from authserver.delegations.stored_details import StoredDetails
 from authserver.ids import new_id
-from authserver.policy.details import DelegationDetails
+from authserver.policy.delegation_details import DelegationDetails
 from authserver.schema import Agent, Budget, Delegation, Revocation, User, table_of
 
 _DELEGATIONS, _BUDGETS = table_of(Delegation), table_of(Budget)
@@ -30,8 +30,8 @@ class DelegationRecord:
     subject: str
     agent_disabled_at: datetime | None
     agent_actions: frozenset[str] | None  # those the agent may ever be allowed; None: whatever users delegate
-    details: DelegationDetails
     details_text: str
+    stored: StoredDetails = field(repr=False, compare=False)
     not_before: datetime
     expires_at: datetime
     created_at: datetime
@@ -40,6 +40,12 @@ class DelegationRecord:
     revocations_before: int
     total_spent: int  # reserved + authorized + captured - refunded
     action_count: int
+
+    @property
+    def details(self) -> DelegationDetails:
+        """What was granted; parsed once for each process, and only where somebody asks."""
+        return self.stored.read(self.details_text)
+
     open_count: int  # debits among them whose token was not used yet
 
 
@@ -84,9 +90,31 @@ _LINKS: Select[tuple[object, ...]] = select(
 
 # Built once: what SQLAlchemy computes for a statement it keeps with the statement.
 _BY_ID = _LINKS.where(_DELEGATIONS.c.id == bindparam("delegation"))
+_OF_IDS = _LINKS.where(_DELEGATIONS.c.id.in_(bindparam("ids", expanding=True)))
+_AT_ONCE = 500  # parameters of one statement; SQLite takes 32,766
 _ABOVE = _LINKS.where(
     _DELEGATIONS.c.root_id == bindparam("root"), _DELEGATIONS.c.id.in_(bindparam("ids", expanding=True))
 )
+
+
+def load_chains(
+    connection: Connection, delegation_ids: Collection[str], stored: StoredDetails
+) -> dict[str, Chain]:
+    """The chains of many delegations at once, by the delegation's id."""
+    rows = {row.id: row for row in _rows_of(connection, delegation_ids)}
+    above = {name for row in rows.values() for name in row.path.split(" ")} - rows.keys()
+    links = rows | {row.id: row for row in _rows_of(connection, above)}
+    chains = dict[str, Chain]()
+    for name, leaf in rows.items():
+        path = (links[link] for link in leaf.path.split(" "))
+        chains[name] = Chain(tuple(_record(row, stored) for row in path), leaf.newest_revocation)
+    return chains
+
+
+def _rows_of(connection: Connection, delegation_ids: Collection[str]) -> Iterator[Row[tuple[object, ...]]]:
+    ids = sorted(delegation_ids)
+    for start in range(0, len(ids), _AT_ONCE):
+        yield from connection.execute(_OF_IDS, {"ids": ids[start : start + _AT_ONCE]})
 
 
 def load_chain(connection: Connection, delegation_id: str, stored: StoredDetails) -> Chain | None:
@@ -160,8 +188,8 @@ def _record(row: Row[tuple[object, ...]], stored: StoredDetails) -> DelegationRe
         subject=row.subject,
         agent_disabled_at=row.agent_disabled_at,
         agent_actions=None if row.agent_actions is None else frozenset(json.loads(row.agent_actions)),
-        details=stored.read(row.details),
         details_text=row.details,
+        stored=stored,
         not_before=row.not_before,
         expires_at=row.expires_at,
         created_at=row.created_at,

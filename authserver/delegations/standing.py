@@ -1,18 +1,22 @@
 """The one place that knows whether a delegation still stands, for every path that uses one."""
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import Connection, bindparam, select, tuple_
+from sqlalchemy import Connection, bindparam, func, select, tuple_
 
 from authserver.delegations.records import Chain, DelegationRecord
 from authserver.schema import Revocation, table_of
 
 _REVOCATIONS = table_of(Revocation)
-_COVERING = select(_REVOCATIONS.c.id, _REVOCATIONS.c.kind, _REVOCATIONS.c.target).where(
-    tuple_(_REVOCATIONS.c.kind, _REVOCATIONS.c.target).in_(bindparam("covering", expanding=True))
+_COVERING = (
+    select(_REVOCATIONS.c.kind, _REVOCATIONS.c.target, func.max(_REVOCATIONS.c.id).label("newest"))
+    .where(tuple_(_REVOCATIONS.c.kind, _REVOCATIONS.c.target).in_(bindparam("covering", expanding=True)))
+    .group_by(_REVOCATIONS.c.kind, _REVOCATIONS.c.target)
 )
+_AT_ONCE = 500  # parameters of one statement; SQLite takes 32,766
 Kind = Literal["delegation", "agent", "user", "trust_domain", "task", "all"]
 
 
@@ -25,14 +29,54 @@ class Ending:
 
 
 def ending(connection: Connection, chain: Chain, now: datetime, task_id: str | None = None) -> Ending | None:
-    """What ended the chain's last delegation, or None while it stands.
+    """What ended the chain's last delegation, or the task, or None while both stand.
 
-    INVARIANT: every use of a delegation or of its tokens asks here (test_a_revocation_at_any_level_ends_every_path).
+    INVARIANT: every use of a delegation or of its tokens asks here, or `endings` for many at once
+    (test_a_revocation_at_any_level_ends_every_path).
     """
+    found = endings(connection, (chain,), now).get(chain.leaf.id)
+    if found is None and task_id is not None and ended_tasks(connection, (task_id,)):
+        return Ending("task.ended", "the task has ended")
+    return found
+
+
+def endings(connection: Connection, chains: Collection[Chain], now: datetime) -> dict[str, Ending]:
+    """What ended the last delegation of each chain, by its id; those that stand are left out."""
+    ended, standing = dict[str, Ending](), list[Chain]()
+    for chain in chains:
+        if found := next(filter(None, (_by_itself(link, now) for link in chain.links)), None):
+            ended[chain.leaf.id] = found
+        elif any(chain.newest_revocation > link.revocations_before for link in chain.links):
+            standing.append(chain)  # something was revoked since: whether it covers this one is to be seen
+    newest = _newest_revocations(connection, {t for chain in standing for t in _targets(chain)})
+    for chain in standing:
+        if any(
+            newest.get(t, 0) > link.revocations_before for link in chain.links for t in covering_targets(link)
+        ):
+            ended[chain.leaf.id] = Ending("delegation.revoked", "the delegation was revoked")
+    return ended
+
+
+def ended_tasks(connection: Connection, task_ids: Collection[str]) -> set[str]:
+    """Those of the tasks that were ended."""
+    ended = _newest_revocations(connection, {("task", task_id) for task_id in task_ids})
+    return {name for _, name in ended}
+
+
+def _targets(chain: Chain) -> Iterator[tuple[Kind, str]]:
     for link in chain.links:
-        if found := _by_itself(link, now):
-            return found
-    return _by_revocation(connection, chain, task_id)
+        yield from covering_targets(link)
+
+
+def _newest_revocations(
+    connection: Connection, targets: Collection[tuple[Kind, str]]
+) -> dict[tuple[Kind, str], int]:
+    newest = dict[tuple[Kind, str], int]()
+    asked = sorted(targets)
+    for start in range(0, len(asked), _AT_ONCE):
+        rows = connection.execute(_COVERING, {"covering": asked[start : start + _AT_ONCE]})
+        newest |= {(row.kind, row.target): row.newest for row in rows}
+    return newest
 
 
 def _by_itself(link: DelegationRecord, now: datetime) -> Ending | None:
@@ -46,23 +90,6 @@ def _by_itself(link: DelegationRecord, now: datetime) -> Ending | None:
         return Ending("delegation.not_yet_valid", "the delegation is not valid yet")
     if link.paused_at is not None:
         return Ending("delegation.paused", "the delegation is paused")
-    return None
-
-
-def _by_revocation(connection: Connection, chain: Chain, task_id: str | None) -> Ending | None:
-    if task_id is None and all(chain.newest_revocation <= link.revocations_before for link in chain.links):
-        return None  # nothing at all was revoked since
-    covering = {target for link in chain.links for target in covering_targets(link)}
-    if task_id is not None:
-        covering.add(("task", task_id))
-    found = connection.execute(_COVERING, {"covering": sorted(covering)}).all()
-    for revocation in found:
-        if revocation.kind == "task":
-            return Ending("task.ended", "the task has ended")
-        for link in chain.links:
-            newer = revocation.id > link.revocations_before
-            if newer and (revocation.kind, revocation.target) in covering_targets(link):
-                return Ending("delegation.revoked", "the delegation was revoked")
     return None
 
 

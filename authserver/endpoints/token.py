@@ -124,6 +124,8 @@ def parse_exchange(form: Form, headers: Headers, services: Services) -> Exchange
         raise _malformed("actor_token_type takes a JWT", "form.actor_token_type")
     if form.one("requested_token_type") not in (None, ACCESS_TOKEN):
         raise _malformed("requested_token_type takes an access token", "form.requested_token_type")
+    if form.one("requested_actor") is not None:
+        raise _malformed("requested_actor goes with a delegation grant", "form.requested_actor")
     _completion_mode(form)
     asked, by_scope = _asked(form, services)
     return ExchangeRequest(

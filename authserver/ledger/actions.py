@@ -1,6 +1,5 @@
 """Actions: one row for each action token, committed before the token is signed."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,6 +7,7 @@ from sqlalchemy import Connection, bindparam, select
 
 from authserver import strict_json
 from authserver.db import Row
+from authserver.jose import LEEWAY
 from authserver.policy.details import Merchant
 from authserver.schema import Action, table_of
 
@@ -43,7 +43,8 @@ class ActionRecord:
 
     def is_live(self, now: datetime) -> bool:
         """Whether its token can still be used, as far as its own state and life say."""
-        return self.state == "reserved" and now < self.expires_at
+        # One that was issued in the future was issued by a clock that was wrong; its end means nothing (threats F07).
+        return self.state == "reserved" and self.issued_at - LEEWAY <= now < self.expires_at
 
 
 COLUMNS = tuple(_TABLE.c[name] for name in ActionRecord.__dataclass_fields__)
@@ -65,9 +66,9 @@ def row_of(action: ActionRecord) -> Row:
     return Row(_TABLE, {name: getattr(action, name) for name in _NAMES})
 
 
-def in_status_list(connection: Connection, list_id: int, now: datetime) -> Iterable[ActionRecord]:
-    """The actions of one status list whose tokens have not expired."""
-    query = _ALL.where(_TABLE.c.status_list == list_id, _TABLE.c.expires_at > now)
+def in_status_list(connection: Connection, list_id: int, now: datetime) -> list[ActionRecord]:
+    """The actions of one status list whose tokens somebody may still accept: expired ones, too, within the leeway."""
+    query = _ALL.where(_TABLE.c.status_list == list_id, _TABLE.c.expires_at > now - LEEWAY)
     return [ActionRecord(*row) for row in connection.execute(query)]
 
 

@@ -37,9 +37,6 @@ def check(connection: Connection, stored: StoredDetails) -> Iterator[Difference]
     To be run first in a transaction of `Database.read`. Reads everything: not for a hot path.
     """
     see_one_instant(connection)
-    if connection.dialect.name == "postgresql":
-        # One snapshot for all that is compared, while others go on writing. SQLite's readers have one anyway.
-        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
     delegations = {link.id: link for link in list_delegations(connection, stored)}
     computed = _computed(connection, delegations)
     recorded = _recorded(connection)

@@ -96,6 +96,7 @@ def _give_back(
         select(*actions.COLUMNS)
         .where(
             _ACTIONS.c.root_id == credit.root_id,
+            _ACTIONS.c.delegation_id == credit.delegation_id,
             _ACTIONS.c.resource_server_id == credit.resource_server_id,
             _ACTIONS.c.reference == credit.reference,
             _ACTIONS.c.budget == "debit",

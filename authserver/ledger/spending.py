@@ -7,7 +7,8 @@ from sqlalchemy import Connection, bindparam, select
 
 from authserver.delegations.records import Chain, DelegationRecord
 from authserver.policy.decide import Allowance, Spent
-from authserver.policy.details import DelegationDetails, Merchant
+from authserver.policy.delegation_details import DelegationDetails
+from authserver.policy.details import Merchant
 from authserver.policy.periods import window_index
 from authserver.schema import BudgetWindow, table_of
 

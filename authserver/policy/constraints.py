@@ -10,7 +10,8 @@ from typing import Protocol
 
 from authserver.errors import Violation
 from authserver.policy.catalogue import NEEDS, CatalogueEntry
-from authserver.policy.details import ANY, ActionDetails, Merchant, Vocabulary
+from authserver.policy.details import ActionDetails, Merchant
+from authserver.policy.reading import ANY, Vocabulary
 from authserver.values import EVERY_CATEGORY, CategoryRange, CountryGroups, Money
 
 
@@ -54,13 +55,13 @@ class Actions:
 
 @dataclass(frozen=True, slots=True)
 class Locations:
-    """The place is one of these, compared as exact text."""
+    """The place is one of these, compared as exact text; where none was said, it is none."""
 
-    allowed: tuple[str, ...]
+    allowed: tuple[str, ...] | None
 
     def check(self, asked: Asked) -> Iterator[Violation]:
-        if self.allowed != ANY and asked.action.location not in self.allowed:
-            yield Violation("locations", asked.action.location, list(self.allowed))
+        if self.allowed != ANY and asked.action.location not in (self.allowed or ()):
+            yield Violation("locations", asked.action.location, list(self.allowed or ()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,14 +27,9 @@ from authserver.policy.constraints import (
     OpenLeft,
     RegisteredFacts,
 )
-from authserver.policy.details import (
-    ActionDetails,
-    DelegationDetails,
-    Limits,
-    Merchant,
-    Merchants,
-    Vocabulary,
-)
+from authserver.policy.delegation_details import DelegationDetails, Limits, Merchants
+from authserver.policy.details import ActionDetails, Merchant
+from authserver.policy.reading import Vocabulary
 
 _BUDGETS = frozenset({"limits.total", "limits.per_period", "limits.count", "catalogue.open_reservations"})
 _NUMBERS = _BUDGETS | {"limits.per_action"}

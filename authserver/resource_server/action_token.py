@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Self
 
 from authserver.errors import Violation
-from authserver.jose import TokenRefused, numeric_date, single_audience, text_claim
+from authserver.jose import LEEWAY, TokenRefused, numeric_date, single_audience, text_claim
 from authserver.resource_server.rejections import NotAllowed, ProofRequired
 from authserver.values import Country, MerchantCategory, Money, NotAValue
 
@@ -67,6 +67,7 @@ class ActionToken:
     actor: Actor
     grant_id: str
     jti: str
+    issued_at: datetime
     expires_at: datetime
 
     def require(
@@ -121,9 +122,11 @@ def read_action_token(
         raise TokenRefused("token.iss")
     if single_audience(claims) != audience:
         raise TokenRefused("token.aud")
-    expires_at = numeric_date(claims, "exp")
+    expires_at, issued_at = numeric_date(claims, "exp"), numeric_date(claims, "iat")
     if expires_at is None or now >= expires_at:
         raise TokenRefused("token.exp")
+    if issued_at is None or now < issued_at - LEEWAY:
+        raise TokenRefused("token.iat")  # issued by a clock that was wrong: its end means nothing
     if "cnf" in claims:
         raise ProofRequired(
             "dpop.unchecked", "the token is bound to a key, and DPoP proofs are not checked here"
@@ -142,6 +145,7 @@ def read_action_token(
             actor=_actor(claims),
             grant_id=_required(claims, "grant_id"),
             jti=_required(claims, "jti"),
+            issued_at=issued_at,
             expires_at=expires_at,
         )
     except NotAValue as error:

@@ -14,7 +14,7 @@ from sqlalchemy import func, select, update
 from authserver import jose, strict_json
 from authserver.consent import Granted
 from authserver.delegations.records import DelegationRecord, load_chain
-from authserver.policy.details import parse_delegation
+from authserver.policy.delegation_details import parse_delegation
 from authserver.schema import Base, Budget, Delegation, table_of
 from authserver.tokens import grants
 from authserver.tokens.grants import GrantClaims

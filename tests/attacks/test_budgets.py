@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from joserfc.jwk import ECKey
 from sqlalchemy import select
 from structlog.testing import capture_logs
 
@@ -20,7 +21,7 @@ from authserver.consent import Granted
 from authserver.ledger.check import check
 from authserver.revoke import Target
 from authserver.schema import Action, BudgetWindow, table_of
-from tests.attacks.making import handed_on, named, record_of
+from tests.attacks.making import dpop_proof, handed_on, named, record_of
 from tests.attacks.serving import configuration, serving
 from tests.world import MARKET, PRICE_SCOUT, World
 
@@ -175,7 +176,7 @@ class Tree:
     def paid(self) -> Counter[str]:
         """How many actions each of the four has itself."""
         table, ids = table_of(Action), {getattr(self, name).grant_id: name for name in self._NAMES}
-        query = select(table.c.delegation_id)
+        query = select(table.c.delegation_id).where(table.c.root_id == self.root.grant_id)
         found = self.world.services.database.read(lambda c: c.scalars(query).all())
         return Counter(ids[delegation_id] for delegation_id in found)
 
@@ -223,8 +224,8 @@ def processes(world: World, tmp_path: Path) -> Iterator[list[httpx.Client]]:
 
 
 def test_A71_eight_processes_share_one_budget_exactly(world: World, processes: list[httpx.Client]) -> None:
-    granted, action = world.granted(limits=COVERS_TEN["total"]), _ten_euros(world)
-    form = world.form(granted.grant, action=action)
+    granted = world.granted(limits=COVERS_TEN["total"])
+    form = world.form(granted.grant, action=_ten_euros(world))
 
     def send(number: int, headers: dict[str, str]) -> httpx.Response:
         return processes[number % 3].post("/oauth/token", data=form, headers=headers)
@@ -233,16 +234,48 @@ def test_A71_eight_processes_share_one_budget_exactly(world: World, processes: l
     assert Counter(answer.status_code for answer in answers) == {200: 10, 400: 90}
     assert set(_refusals(answers)) == {"limits.total"}
     assert (world.rows().actions, world.rows().reserved) == (10, 10_000)
+    _share_a_tree(world, processes)
+    _share_what_is_good_once(world, processes)
+    _share_a_revocation(world, processes)
 
-    # The same over a tree of delegations.
+
+def _share_a_tree(world: World, processes: list[httpx.Client]) -> None:
     tree = Tree(world, world.granted(limits=COVERS_TEN["total"], redelegation={"depth": 2}))
 
-    def send_to_the_tree(number: int, headers: dict[str, str]) -> httpx.Response:
-        headers = {name: f"tree-{value}" for name, value in headers.items()}
-        return processes[number // 4 % 3].post("/oauth/token", data=tree.form(number), headers=headers)
+    def send(number: int, headers: dict[str, str]) -> httpx.Response:
+        key = {"Idempotency-Key": f"tree-{headers['Idempotency-Key']}"}
+        return processes[number // 4 % 3].post("/oauth/token", data=tree.form(number), headers=key)
 
-    answers = _at_once(world, 96, send_to_the_tree)
+    answers = _at_once(world, 96, send)
     assert Counter(answer.status_code for answer in answers) == {200: 10, 400: 86}
+    tree.is_exact()
+
+
+def _share_what_is_good_once(world: World, processes: list[httpx.Client]) -> None:
+    """One idempotency key makes one action, and one DPoP proof one token, wherever they are sent."""
+    form, actions = world.form(world.granted(limits=LIMITS).grant), world.rows().actions
+    proof = {"DPoP": dpop_proof(world, ECKey.generate_key("P-256"))}
+    for header in ({"Idempotency-Key": "the-same-everywhere"}, proof):
+        answers = _at_once(
+            world,
+            30,
+            lambda n, _, same=header: processes[n % 3].post("/oauth/token", data=form, headers=same),
+        )
+        told = [answer.json() for answer in answers]
+        assert len({body["action_id"] for body in told if "action_id" in body}) == 1
+        assert {body.get("error") for body in told} <= {None, "invalid_dpop_proof"}
+    assert world.rows().actions == actions + 2
+
+
+def _share_a_revocation(world: World, processes: list[httpx.Client]) -> None:
+    granted = world.granted(limits=LIMITS)
+    form = world.form(granted.grant, action=_ten_euros(world))
+    _race(
+        world,
+        Target("delegation", granted.grant_id),
+        lambda number: processes[number % 3].post("/oauth/token", data=form),
+    )
+    assert record_of(world, granted.grant_id).total_spent == 0
 
 
 # --- revocations that race (A94, invariant 5) -----------------------------------------------------------------------
@@ -262,35 +295,39 @@ def _revoke(world: World, target: Target) -> None:
 KINDS = ("delegation", "agent", "user", "trust_domain", "all", "task")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_minted_after_a_revocation_that_races(world: World, kind: str) -> None:
-    granted = world.granted(limits=LIMITS)
-    form = world.form(granted.grant, action=_ten_euros(world), task_id="t1")
-    answered, ended = Counter[int](), threading.Event()
+def _race(world: World, target: Target, ask: Callable[[int], httpx.Response]) -> None:
+    """Revoke while eight threads keep asking; what was minted was minted before it."""
+    answered, ended, before = Counter[int](), threading.Event(), world.rows().actions
 
-    def keep_asking() -> int:
+    def keep_asking(number: int) -> int:
         after = 0
         while after < 3:
             late = ended.is_set()
-            status = world.post("/oauth/token", form).status_code
-            answered[status] += 1
+            answered[ask(number).status_code] += 1
             after += late
         return after
 
     with ThreadPoolExecutor(8) as pool:
-        asking = [pool.submit(keep_asking) for _ in range(8)]
+        asking = [pool.submit(keep_asking, number) for number in range(8)]
         while answered[200] < 20:
             assert not any(thread.done() for thread in asking)
-        _revoke(world, _target(world, granted, kind))
+        _revoke(world, target)
         minted = world.rows().actions
         ended.set()
         assert [thread.result() for thread in asking] == [3] * 8
     assert set(answered) == {200, 400}
-    assert world.rows().actions == minted == answered[200]
-    _all_is_given_back(world)
+    assert world.rows().actions == minted == before + answered[200]
     # What was permitted was written before the revocation, in the order that the locks enforce.
     events = [event["event"] for event in world.events()]
     assert "exchange.permitted" not in events[events.index("revocation") :]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_minted_after_a_revocation_that_races(world: World, kind: str) -> None:
+    granted = world.granted(limits=LIMITS)
+    form = world.form(granted.grant, action=_ten_euros(world), task_id="t1")
+    _race(world, _target(world, granted, kind), lambda _: world.post("/oauth/token", form))
+    _all_is_given_back(world)
 
 
 def _all_is_given_back(world: World) -> None:

@@ -18,7 +18,7 @@ from authserver import jose, revoke, upkeep
 from authserver.actors import agents
 from authserver.actors.client_authentication import JWT_BEARER, JWT_SPIFFE
 from authserver.consent import Granted
-from authserver.policy.details import DelegationDetails
+from authserver.policy.delegation_details import DelegationDetails
 from authserver.revoke import Target
 from authserver.schema import Action, Agent, Delegation, IdempotencyKey, ResourceServer, User, table_of
 from tests.attacks.making import (

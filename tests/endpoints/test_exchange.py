@@ -1,10 +1,25 @@
 """The exchange, through the front door (RFC 8693, contract §6)."""
 
 import json
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
-from tests.world import ACCESS_TOKEN, BASKET_HELPER, MARKET, MERCHANT, SHOP, World
+from authserver import upkeep
+from authserver.actors import resource_servers
+from authserver.actors.resource_servers import ResourceServer
+from authserver.delegations.stored_details import StoredDetails
+from authserver.introspect import introspect
+from authserver.policy.catalogue import Catalogue
+from tests.world import ACCESS_TOKEN, BASKET_HELPER, MARKET, MERCHANT, SHOP, World, example_org, running_world
+
+
+def a_market(world: World) -> ResourceServer:
+    """The registered market."""
+    found = world.services.database.read(lambda c: resource_servers.find(c, world.market_id))
+    assert found is not None
+    return found
 
 
 def claims_of(world: World, token: str, server: str = "market") -> dict[str, object]:
@@ -219,3 +234,56 @@ def test_no_event_holds_a_token(world: World) -> None:
     for secret in (granted.grant, form["actor_token"], token):
         assert secret not in written
         assert secret.rsplit(".", 1)[1] not in written
+
+
+# --- what a review found ------------------------------------------------------------------------------------
+
+
+def test_a_delegation_that_names_no_place_is_good_at_none(world: World) -> None:
+    """Contract §4: `"any"` must be said."""
+    grant = world.granted(
+        actions=["catalog.search"], locations=None, limits=None, merchants=None, datatypes=None
+    ).grant
+    with world.nothing_happens("locations"):
+        answer = world.exchange(grant, authorization_details=None, scope="catalog.search", resource=MARKET)
+        world.refuses(answer, "invalid_authorization_details", constraint="locations")
+
+
+def test_one_assertion_may_be_actor_and_client_even_where_it_is_good_once(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    directory = tmp_path / "world"
+    domain = example_org(directory) | {"refuse_repeated_jti": True}
+    with running_world(sqlite_url, directory, trust_domains=[domain]) as world:
+        assertion = world.assertion()
+        answer = world.exchange(
+            world.granted().grant,
+            actor_token=assertion,
+            client_assertion=assertion,
+            client_assertion_type="urn:ietf:params:oauth:client-assertion-type:jwt-spiffe",
+        )
+        assert answer.status_code == 200, answer.text
+        again = world.exchange(world.granted().grant, actor_token=assertion)
+        world.refuses(again, "invalid_request")
+
+
+def test_a_server_whose_clock_is_behind_signs_at_once(world: World) -> None:
+    begun = (world.clock.now() - timedelta(hours=1)).isoformat()
+    grant = world.granted(not_before=begun).grant
+    world.clock.advance(seconds=-20)
+    assert world.exchange(grant).status_code == 200
+
+
+def test_a_word_that_the_catalogue_lost_ends_nothing_else(world: World) -> None:
+    from dataclasses import replace
+
+    granted = world.granted(actions=["payment.finalize", "subscription.renew"])
+    token = world.exchange(granted.grant).json()["access_token"]
+    entries = dict(world.services.vocabulary.catalogue.entries)
+    del entries["subscription.renew"]
+    vocabulary = replace(world.services.vocabulary, catalogue=Catalogue(entries))
+    later = replace(world.services, vocabulary=vocabulary, stored=StoredDetails())
+    claims = introspect(later, token, a_market(world), world.clock.now())
+    assert claims is not None
+    soon = world.clock.now() + timedelta(seconds=120)
+    assert upkeep.tidy(later, soon).reservations == 1

@@ -1,4 +1,7 @@
-"""Faults F03 and F06: PostgreSQL is killed, started again, taken over by a standby; transactions meet and are retried."""
+"""Faults F03 and F06: PostgreSQL is killed, started again, taken over by a standby; transactions meet, and are retried.
+
+What a server sees of a fail-over is tried one by one as well: dead connections, a demoted primary, a commit in doubt.
+"""
 
 import os
 import random
@@ -245,7 +248,9 @@ def test_F03_who_is_stopped_in_the_middle_of_an_exchange_holds_off_revocations_o
         patient.write(wait_for_exchanges)
         assert time.monotonic() - at < 3
         go_on.set()
-        running.result()  # begun anew, on another connection
+        with pytest.raises(Refusal):  # its session had ended, and with it all that it had done
+            running.result()
+    stopped.write(exchange)
     stopped.dispose()
     patient.dispose()
 
@@ -340,7 +345,8 @@ def test_F06_serializable_transactions_count_right_or_say_503(postgresql_url: st
         try:
             database.write(work)
         except Refusal as refusal:
-            assert refusal.status == 503
+            if refusal.status != 503:
+                raise
             return 0
         return 1
 

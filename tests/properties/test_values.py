@@ -14,13 +14,8 @@ from hypothesis import strategies as st
 
 from authserver import strict_json
 from authserver.policy.decide import Allowance, NeedsApproval, Permit, Refuse, Situation, Spent, decide
-from authserver.policy.details import (
-    ActionDetails,
-    DelegationDetails,
-    Merchant,
-    parse_authorization_details,
-    parse_delegation,
-)
+from authserver.policy.delegation_details import DelegationDetails, parse_delegation
+from authserver.policy.details import ActionDetails, Merchant, parse_authorization_details
 from authserver.policy.periods import Period, window_bounds, window_index
 from authserver.values import (
     CategoryRange,

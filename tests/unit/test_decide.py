@@ -6,7 +6,8 @@ import pytest
 
 from authserver.errors import Violation
 from authserver.policy.decide import Allowance, NeedsApproval, Permit, Refuse, Situation, Spent, decide
-from authserver.policy.details import ActionDetails, DelegationDetails, Merchant, parse_delegation
+from authserver.policy.delegation_details import DelegationDetails, parse_delegation
+from authserver.policy.details import ActionDetails, Merchant
 from authserver.values import Country, MerchantCategory, Money
 from tests.shipped import DELEGATION, LEFT_OUT, VOCABULARY, changed
 

@@ -348,7 +348,7 @@ TOGETHER = {
     "written_together": update(_BUDGETS)
     .where(_BUDGETS.c.root_id == "a")
     .values(reserved=1)
-    .add_cte(insert(_ACTIONS).values(root_id=bindparam("1_root", "a")).cte("row")),
+    .add_cte(insert(_ACTIONS).values(root_id=bindparam("1_root", "a"), id="1").cte("row")),
 }
 APART = {
     "not_joined": select(_BUDGETS.c.root_id, _ACTIONS.c.id),
@@ -363,7 +363,7 @@ APART = {
     "written_together": update(_BUDGETS)
     .where(_BUDGETS.c.root_id == "a")
     .values(reserved=1)
-    .add_cte(insert(_ACTIONS).values(root_id=bindparam("1_root", "b")).cte("row")),
+    .add_cte(insert(_ACTIONS).values(root_id=bindparam("1_root", "b"), id="1").cte("row")),
 }
 
 
