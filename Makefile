@@ -43,7 +43,7 @@ lock: setup  ## Make requirements.lock anew, with the newest versions that pypro
 	@$(PYTHON) -m pip --version >/dev/null 2>&1 || { $(FIND_PYTHON) && "$$python" -m venv --clear .venv; }
 	@echo "Setting up .venv, which takes a minute"
 	@$(PIP_INSTALL) --require-hashes --no-deps -r requirements.lock
-	@$(PIP_INSTALL) --no-build-isolation --no-deps --editable .
+	@PYTHONWARNINGS=ignore $(PIP_INSTALL) --no-build-isolation --no-deps --editable .
 	@touch $@
 
 # Sets the shell's `python`, or says what is missing.

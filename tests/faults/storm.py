@@ -67,6 +67,7 @@ class Shopper:
     shared: Granted
     chance: random.Random
     calm: threading.Event  # set: finish what was begun, begin nothing new
+    revokes: bool  # whether it ends delegations, and makes new ones in this process
     bought: list[Bought] = field(default_factory=list)
     refused: int = 0
     waits: list[float] = field(
@@ -78,6 +79,7 @@ class Shopper:
     def __post_init__(self) -> None:
         """A delegation of its own, besides the one that all share."""
         self.own = self._new_delegation()
+        self.errands = [errand for errand in _ERRANDS if self.revokes or errand is not Shopper._revoke_all]
         self.client = httpx.Client(base_url=self.url, timeout=20)
         self.count = 0
 
@@ -86,7 +88,7 @@ class Shopper:
         try:
             with self.client:
                 while not self.calm.is_set():
-                    self.chance.choice(self._errands)(self)
+                    self.chance.choice(self.errands)(self)
         except BaseException as error:  # noqa: BLE001  # told by the thread that waits for this one
             self.failure = error
 
@@ -139,18 +141,6 @@ class Shopper:
         answer = self._insist(lambda key: self._exchange(self.own, 100, key))
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request"), answer.text
         self.own = self._new_delegation()
-
-    _errands: Sequence[Callable[["Shopper"], None]] = (
-        _buy,
-        _buy,
-        _buy,
-        _order,
-        _order,
-        _lie,
-        _give_up,
-        _leave,
-        _revoke_all,
-    )
 
     # --- requests ------------------------------------------------------------------------------------------
 
@@ -254,6 +244,19 @@ class Shopper:
                 time.sleep(0.05)
 
 
+_ERRANDS = (
+    Shopper._buy,
+    Shopper._buy,
+    Shopper._buy,
+    Shopper._order,
+    Shopper._order,
+    Shopper._lie,
+    Shopper._give_up,
+    Shopper._leave,
+    Shopper._revoke_all,
+)
+
+
 @dataclass
 class Storm:
     """All shoppers, and what they hold the database to."""
@@ -336,7 +339,9 @@ def storm(
     """So many shoppers at work at the server at `url`, until the block ends."""
     shared = world.granted(limits=LIMITS | {"total": total})
     calm = threading.Event()
-    found = [Shopper(world, url, n, shared, random.Random(f"{seed}-{n}"), calm) for n in range(shoppers)]
+    found = [
+        Shopper(world, url, n, shared, random.Random(f"{seed}-{n}"), calm, revokes) for n in range(shoppers)
+    ]
     threads = [threading.Thread(target=shopper.run, name=f"shopper-{shopper.number}") for shopper in found]
     running = Storm(world, found, threads, calm)
     for thread in threads:
