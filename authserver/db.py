@@ -269,13 +269,14 @@ class _WriterQueue:
 
     def __init__(self, database: str | None, patience: float) -> None:
         """`patience` is how long a thread waits for those before it, in seconds; then it gets `TimeoutError`."""
-        self._line = _Line(patience)
+        self._patience, self._line = patience, _Line(patience)
         self._path = Path(f"{database}-writer") if database and database != ":memory:" else None
         self._file: int | None = None
 
     def __enter__(self) -> None:
         if self._path is None:
             return
+        begun = time.monotonic()
         self._line.enter()
         try:
             if self._file is None:
@@ -284,6 +285,9 @@ class _WriterQueue:
         except BaseException:
             self._line.leave()
             raise
+        if time.monotonic() - begun > self._patience:
+            self.__exit__()
+            raise TimeoutError("another process has written for too long")
 
     def __exit__(self, *exception: object) -> None:
         if self._file is None:

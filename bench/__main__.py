@@ -5,12 +5,13 @@ import contextlib
 import platform
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from pathlib import Path
 
-from bench import breakdown, crypto, databases, peer_server, robustness, servers, world
+from bench import breakdown, crypto, databases, expiry, kit, peer_server, robustness, servers, world
 from bench.databases import Store
-from bench.exchanges import HAS_TOKEN, IS_ACTIVE
+from bench.exchanges import HAS_TOKEN, IS_ACTIVE, IS_CAPTURED
 from bench.load import Outcome, drive, median_of
 from bench.processes import CORES, DidNotStart, Running, free_port, serving
 from bench.report import Report
@@ -20,20 +21,29 @@ _TRIVIAL = "bench.trivial:application"
 _OURS = "authserver.wsgi:application"
 # Above this share of the server's core for other programs, a figure says more about them.
 _DISTURBED = 0.10
+# Below the reservations that one delegation may hold open by default, with what it held before.
+_MOST_OPEN = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long to measure: `rounds` of `seconds` each; `distinct` exchanges that are each sent once."""
+    """How long to measure: `rounds` of `seconds` each; `distinct` exchanges that are each sent once.
+
+    `redemptions` are prepared for each round. With no `expired` reservations, the longer comparisons are left out.
+    """
 
     seconds: float
     rounds: int
     distinct: int
     many_delegations: int
+    redemptions: int
+    expired: int
 
 
-QUICK = Effort(seconds=2.0, rounds=1, distinct=4_000, many_delegations=0)
-FULL = Effort(seconds=5.0, rounds=3, distinct=40_000, many_delegations=100_000)
+QUICK = Effort(seconds=2.0, rounds=1, distinct=4_000, many_delegations=0, redemptions=1_000, expired=0)
+FULL = Effort(
+    seconds=5.0, rounds=3, distinct=40_000, many_delegations=10_000, redemptions=4_000, expired=100_000
+)
 
 
 class Run:
@@ -58,6 +68,8 @@ class Run:
                 self.postgresql(ours)
         if self.effort.many_delegations:
             self.delegations()
+        if self.effort.expired:
+            self.expiry()
 
     def machine(self) -> None:
         """The limits of the machine itself."""
@@ -107,6 +119,9 @@ class Run:
         self._against_peer("reused", again, self._peer_exchange)
         self._against_peer("introspection", asked, self._peer_introspection)
         self._parts(ours, "SQLite", again)
+        self._redeem(ours, again)
+        if self.effort.rounds > 1:
+            self._workers(ours)
         self._candidates(ours)
 
     def postgresql(self, ours: World) -> None:
@@ -117,6 +132,8 @@ class Run:
                 server, "PostgreSQL: exchange, all new", ours.new_exchanges(), HAS_TOKEN, again=False
             )
             again = self._measure(server, "PostgreSQL: exchange, reused", reused, HAS_TOKEN)
+            if self.effort.rounds > 1:
+                self._hot_budget(ours, server)
         self._against_peer("postgresql", again, self._peer_exchange)
         self._parts(ours, "PostgreSQL", again)
 
@@ -125,6 +142,14 @@ class Run:
         few, many = (self._with_delegations(count) for count in (1_000, self.effort.many_delegations))
         self.report.reached["delegations"] = many.per_second / few.per_second if few.per_second else 0.0
         self.report.remarks["delegations"] = f"{self.effort.many_delegations:,} delegations"
+
+    def expiry(self) -> None:
+        """How long the upkeep takes to release a great many reservations at once."""
+        folder = Path(tempfile.mkdtemp(prefix="expiry-", dir=self.folder))
+        released = expiry.measure(world.build(folder, databases.sqlite(folder), 200), self.effort.expired)
+        each = released.count / released.seconds
+        figure = f"{released.seconds:.1f} s for {released.count:,}, {each:,.0f} /s"
+        self.report.add("SQLite: release of expired reservations", figure)
 
     def wsgi_servers(self) -> None:
         """What remains of a request when the application does nothing, by server and setting; and who endures what."""
@@ -173,6 +198,63 @@ class Run:
             requests = ours.reused_exchanges(1_000)
             return self._measure(server, f"SQLite: exchange, {count:,} delegations", requests, HAS_TOKEN)
 
+    def _redeem(self, ours: World, exchange: Outcome) -> None:
+        reached, count = self.report.reached, self.effort.redemptions
+        before, had = ours.store.size(), _actions(ours.store)
+        exchanges = list(islice(cycle(ours.reused_exchanges()), count))
+        with ours.serve() as server:
+            self._kit(ours, exchanges)
+            # In rounds, each with tokens of its own, because they live for two minutes only.
+            rounds = [self._redeem_once(ours, server, exchanges) for _ in range(self.effort.rounds)]
+        outcome = self._told("SQLite: redeem", median_of(rounds), prepared=True)
+        reached["redeem"] = outcome.per_second / exchange.per_second if exchange.per_second else 0.0
+        reached["bytes_redeemed"] = (ours.store.size() - before) / max(1, _actions(ours.store) - had)
+
+    def _redeem_once(self, ours: World, server: Running, exchanges: list[bytes]) -> Outcome:
+        redemptions = ours.redemptions(exchanges)
+        return drive(server, redemptions, IS_CAPTURED, seconds=60, warm_up=0.3, again=False, status=b"201")
+
+    def _kit(self, ours: World, exchanges: list[bytes]) -> None:
+        checked = kit.measure(ours.issuer, ours.tokens(exchanges[:501]))
+        figure = f"{checked.new:.0f} / {checked.seen:.1f} / {checked.raw:.0f} µs"
+        self.report.add("kit: check of a new token / one seen before / raw ES256 verification", figure)
+        self.report.reached["kit_new"] = checked.new / checked.raw
+        self.report.reached["kit_seen"] = checked.seen
+
+    def _workers(self, ours: World) -> None:
+        if len(CORES) < 2:
+            self.report.note("two workers were skipped: there is one core only")
+            return
+        one, two = (self._with_workers(ours, count) for count in (1, 2))
+        self.report.reached["workers"] = two / one if one else 0.0
+        self.report.note(
+            "two workers: the load generator has no core of its own, it shares the last one with the servers; "
+            "on more cores the ratio is higher"
+        )
+
+    def _with_workers(self, ours: World, count: int) -> float:
+        requests = ours.reused_exchanges()
+        with ours.serve("--workers", str(count), cores=(CORES[0], CORES[-1])) as server:
+            rounds = [
+                drive(server, requests, HAS_TOKEN, seconds=self.effort.seconds, connections=32)
+                for _ in range(self.effort.rounds)
+            ]
+        middle = sorted(rounds, key=lambda outcome: outcome.by_the_clock)[len(rounds) // 2]
+        errors = sum(outcome.errors for outcome in rounds)
+        name = f"SQLite: exchange, {count} worker{'s' * (count > 1)} on two cores, 32 clients"
+        figure = f"{middle.by_the_clock:,.0f} /s, p50 {middle.p50:.2f} ms, p99 {middle.p99:.2f} ms, {errors} errors"
+        self.report.add(name, figure)
+        return middle.by_the_clock
+
+    def _hot_budget(self, ours: World, server: Running) -> None:
+        requests, rounds = ours.reused_exchanges(), self.effort.rounds
+        # A budget of its own for each round: what one delegation may hold open at once is limited.
+        hot = tuple(request for request in requests[:rounds] for _ in range(_MOST_OPEN))
+        name = "PostgreSQL: exchange, 32 clients"
+        one = self._measure(server, f"{name}, one budget", hot, HAS_TOKEN, again=False, connections=32)
+        spread = self._measure(server, f"{name}, spread budgets", requests, HAS_TOKEN, connections=32)
+        self.report.reached["hot"] = one.per_second / spread.per_second if spread.per_second else 0.0
+
     def _candidates(self, ours: World) -> None:
         for candidate in (servers.granian(4), servers.gunicorn("gthread", "--threads", "4")):
             if candidate.missing:
@@ -183,7 +265,9 @@ class Run:
                 self._measure(server, name, ours.reused_exchanges(), HAS_TOKEN)
 
     def _parts(self, ours: World, kind: str, exchange: Outcome) -> None:
-        parts = breakdown.of_exchange(ours, ours.reused_exchanges(), 300 if self.effort is QUICK else 2_000)
+        parts = breakdown.of_exchange(
+            ours, ours.reused_exchanges(), 300 if self.effort.rounds == 1 else 2_000
+        )
         application = parts.pop("application")
         shares = ", ".join(f"{part} {cpu:.0f}" for part, cpu in parts.items())
         figure = f"{application:.0f} µs = {shares} (shares by cProfile)"
@@ -201,6 +285,7 @@ class Run:
         *,
         again: bool = True,
         warm_up: float = 0.5,
+        connections: int = 8,
     ) -> Outcome:
         rounds = self.effort.rounds
         share = len(requests) if again else len(requests) // rounds
@@ -211,11 +296,15 @@ class Run:
                 expected,
                 seconds=self.effort.seconds,
                 again=again,
+                connections=connections,
                 warm_up=warm_up if turn == 0 else 0.3,
             )
             for turn in range(rounds)
         ]
-        middle = median_of(outcomes)
+        return self._told(name, median_of(outcomes))
+
+    def _told(self, name: str, middle: Outcome, *, prepared: bool = False) -> Outcome:
+        """Put it into the report, with what a reader must know; of `prepared` requests all were to be sent."""
         self.report.add(name, _in_words(middle))
         if middle.errors:
             self.report.note(f"{name}: {middle.errors} errors, the first: {middle.first_error[:200]}")
@@ -225,7 +314,7 @@ class Run:
             self.report.note(
                 f"{name}: the load generator was busy for {middle.generator_cpu:.0%} of its core"
             )
-        if middle.ran_out:
+        if middle.ran_out and not prepared:
             self.report.note(f"{name}: all prepared requests were sent before the time was over")
         return middle
 
@@ -268,14 +357,14 @@ def main() -> None:
         "--servers", action="store_true", help="compare WSGI servers and what each endures, only"
     )
     parser.add_argument(
-        "--many", type=int, metavar="N", help="delegations to compare with 1,000 (default 100,000)"
+        "--many", type=int, metavar="N", help="delegations to compare with 1,000 (default 10,000)"
     )
     parser.add_argument("--write", action="store_true", help="put the tables into bench/README.md")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to a file")
     arguments = parser.parse_args()
     effort = QUICK if arguments.quick else FULL
     if arguments.many:
-        effort = Effort(effort.seconds, effort.rounds, effort.distinct, arguments.many)
+        effort = replace(effort, many_delegations=arguments.many)
     # Not in memory: what is durable here must reach a disk.
     with tempfile.TemporaryDirectory(
         prefix="authserver-bench-", dir="/var/tmp", ignore_cleanup_errors=True

@@ -13,6 +13,7 @@ from bench.load import http_request
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT_TYPE = "urn:ietf:params:oauth:token-type:jwt"
 HAS_TOKEN = rb'"access_token": ?"ey'
+IS_CAPTURED = rb'"state": ?"captured"'
 IS_ACTIVE = rb'"active": ?true'
 SHOP = "https://shop.example/api"
 DOMAIN = "bench.example"

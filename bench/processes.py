@@ -48,17 +48,17 @@ def serving(
     port: int,
     folder: Path,
     *,
-    core: int = SERVER_CORE,
+    cores: Sequence[int] = (SERVER_CORE,),
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
     seconds: int = 600,
 ) -> Iterator[Running]:
-    """Start a server on one core and end it when the block ends, however it ends; it never lives longer than `seconds`.
+    """Start a server on these cores and end it when the block ends, however it ends; it never lives longer than `seconds`.
 
     Raises `DidNotStart`.
     """
     log = folder / f"{name.replace(' ', '-')}.log"
-    bounded = ["timeout", "-k", "5", str(seconds), "taskset", "-c", str(core), *command]
+    bounded = ["timeout", "-k", "5", str(seconds), "taskset", "-c", ",".join(map(str, cores)), *command]
     started = time.perf_counter()
     with log.open("wb") as output:
         process = subprocess.Popen(

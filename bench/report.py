@@ -37,11 +37,21 @@ TARGETS = {
     "postgresql": Target("exchange on PostgreSQL, reused ÷ the peer's exchange", 0.5, 1.2),
     "spread": Target("p99 ÷ p50 of an exchange at 8 clients (SQLite, reused)", 6, 3, lower_is_better=True),
     "introspection": Target("introspection ÷ the peer's", 0.35, 0.8),
+    "redeem": Target("redeem ÷ exchange (SQLite, reused)", 1.0, 1.5),
+    "workers": Target("two workers on two cores ÷ one worker (SQLite, 32 clients)", 1.5, 1.8),
+    "hot": Target("one hot budget ÷ spread budgets, 32 clients, PostgreSQL", 0.3, 0.8),
     "delegations": Target("exchange with many delegations ÷ with 10³", 0.8, 0.95),
     "policy": Target("policy decision, share of an exchange", 20, 10, " %", lower_is_better=True),
     "memory": Target("memory of one worker", 150, 90, " MiB", lower_is_better=True),
     "start": Target("start to ready, schema current", 2.0, 0.8, " s", lower_is_better=True),
     "bytes": Target("bytes kept for each action, indices included", 1000, 500, lower_is_better=True),
+    "bytes_redeemed": Target(
+        "the same for each action that is also redeemed", 1000, 500, lower_is_better=True
+    ),
+    "kit_new": Target(
+        "kit: offline check of a new token ÷ raw ES256 verification", 2.5, 1.6, lower_is_better=True
+    ),
+    "kit_seen": Target("kit: check of a token seen before", 30, 10, " µs", lower_is_better=True),
 }
 
 

@@ -25,7 +25,7 @@ from bench.databases import Store
 from bench.exchanges import DOMAIN, SHOP, assertion, delegation, exchange_request, subject_of
 from bench.load import http_request
 from bench.peer_server import basic
-from bench.processes import Running, free_port, serving
+from bench.processes import SERVER_CORE, Running, free_port, serving
 
 ROOT = Path(__file__).resolve().parent.parent
 AGENTS = 50
@@ -49,14 +49,24 @@ class World:
         """The issuer, which is where the server listens."""
         return f"http://127.0.0.1:{self.port}"
 
-    def serve(self, *options: str) -> AbstractContextManager[Running]:
-        """Run it by `manage.py serve` with its defaults."""
+    def serve(self, *options: str, cores: Sequence[int] = (SERVER_CORE,)) -> AbstractContextManager[Running]:
+        """Run it by `manage.py serve` with its defaults, unless options say otherwise."""
         command = [sys.executable, "manage.py", "serve", "--port", str(self.port), *options]
-        return self.run(command, "authserver")
+        return self.run(command, "authserver", cores)
 
-    def run(self, command: Sequence[str], name: str) -> AbstractContextManager[Running]:
+    def run(
+        self, command: Sequence[str], name: str, cores: Sequence[int] = (SERVER_CORE,)
+    ) -> AbstractContextManager[Running]:
         """Run it by another command line."""
-        return serving(name, command, self.port, self.folder, environment=self.environment, directory=ROOT)
+        return serving(
+            name,
+            command,
+            self.port,
+            self.folder,
+            cores=cores,
+            environment=self.environment,
+            directory=ROOT,
+        )
 
     def new_exchanges(self) -> tuple[bytes, ...]:
         """One exchange for each grant, each with an assertion that nobody has seen."""
@@ -80,10 +90,23 @@ class World:
         """Introspections of fresh tokens, got from the running server by these exchanges."""
         return tuple(
             http_request("/oauth/introspect", urlencode({"token": token}).encode(), [basic(*self.shop)])
-            for token in self._tokens(exchanges)
+            for token in self.tokens(exchanges)
         )
 
-    def _tokens(self, exchanges: Sequence[bytes]) -> list[str]:
+    def redemptions(self, exchanges: Sequence[bytes]) -> tuple[bytes, ...]:
+        """Redemptions of fresh tokens, each of which can be sent once, within the token's two minutes."""
+        return tuple(
+            http_request(
+                "/oauth/redeem",
+                json.dumps({"token": token}).encode(),
+                [basic(*self.shop)],
+                "application/json",
+            )
+            for token in self.tokens(exchanges)
+        )
+
+    def tokens(self, exchanges: Sequence[bytes]) -> list[str]:
+        """Fresh action tokens, got from the running server one after another."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
         tokens = []
         for request in exchanges:

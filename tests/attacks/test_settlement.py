@@ -484,10 +484,12 @@ def test_A76_a_step_that_the_state_forbids_changes_nothing(
     for verb in STEPS:
         if verb in allowed:
             continue
+        # What was not redeemed yet is no redemption.
+        status = 404 if state == "reserved" and verb != "redeem" else 409
         for body in ({}, {"amount": eur("1.00")}, {"amount": eur("50.00")}):
             event = "redemption" if verb == "redeem" else verb
             with world.nothing_happens(event=f"{event}.refused"):
-                problem(redemption.step(verb, body), 409)
+                problem(redemption.step(verb, body), status)
             assert ledger(world) == before, verb
     for verb in sorted(allowed)[:1]:
         assert redemption.step(verb, {}).status_code in (200, 201)

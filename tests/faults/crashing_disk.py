@@ -1,8 +1,9 @@
 """A disk that may lose its power at any write: all that SQLite does to its files is noted, in order.
 
-From the notes every state is made that a power cut could leave: what was synced is there; of what was written since then,
-each write is there, is not, or is torn into sectors of which some are there, whatever their order was. The shared memory
-beside the database is gone. It works on the very library that Python uses, by exchanging three of its file methods.
+From the notes every state is made that a power cut could leave: what was synced is there; of what was written since
+then, each write is there, is not, or is torn into sectors of which some are there, whatever their order was. The shared
+memory beside the database is gone. It works on the very library that Python uses, by exchanging three of its file
+methods.
 """
 
 import ctypes
@@ -122,11 +123,14 @@ class State:
 # --- the library -------------------------------------------------------------------------------------------------
 
 
+_METHODS = (
+    "close read write truncate sync size lock unlock check_reserved_lock control sector_size characteristics "
+    "shm_map shm_lock shm_barrier shm_unmap fetch unfetch"
+)
+
+
 class _Methods(ctypes.Structure):  # sqlite3_io_methods
-    _fields_ = [("version", ctypes.c_int)] + [
-        (name, ctypes.c_void_p)
-        for name in ["close", "read", "write", "truncate", "sync", "size", "lock", "unlock", "check_reserved_lock", "control", "sector_size", "characteristics", "shm_map", "shm_lock", "shm_barrier", "shm_unmap", "fetch", "unfetch"]
-    ]
+    _fields_ = [("version", ctypes.c_int), *((name, ctypes.c_void_p) for name in _METHODS.split(" "))]
 
 
 class _File(ctypes.Structure):  # sqlite3_file

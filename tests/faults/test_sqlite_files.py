@@ -53,6 +53,18 @@ def _is_whole(world: World, file: Path, answered: dict[str, str]) -> None:
         database.dispose()
 
 
+@pytest.fixture
+def template(sqlite_url: str) -> Path:
+    """A database with today's schema, which nobody has opened."""
+    return Path(sqlite_url.removeprefix("sqlite:///"))
+
+
+@pytest.fixture
+def manage(sqlite_url: str, tmp_path: Path) -> Manage:
+    """Whoever types `manage.py …`, on a database with today's schema."""
+    return operator_of(tmp_path, sqlite_url)
+
+
 # --- power cuts ----------------------------------------------------------------------------------------------------
 
 
@@ -109,24 +121,24 @@ def _shop(world: World, purchases: int, chance: random.Random, answered: Any) ->
 
 
 def test_F04_whatever_a_power_cut_leaves_is_whole_and_holds_all_that_was_answered(
-    _sqlite_template: Path, tmp_path: Path
+    template: Path, tmp_path: Path
 ) -> None:
-    assert _cut_off(tmp_path, _sqlite_template, purchases=60, cuts=60, seed=4) == 60
+    assert _cut_off(tmp_path, template, purchases=60, cuts=60, seed=4) == 60
 
 
-def test_F04_a_disk_that_lies_about_syncing_is_found_out(_sqlite_template: Path, tmp_path: Path) -> None:
+def test_F04_a_disk_that_lies_about_syncing_is_found_out(template: Path, tmp_path: Path) -> None:
     # What the test above is worth: without the syncs, it fails.
     with pytest.raises(_Lost):
-        _cut_off(tmp_path, _sqlite_template, purchases=10, cuts=30, seed=4, lies=True)
+        _cut_off(tmp_path, template, purchases=10, cuts=30, seed=4, lies=True)
 
 
 @pytest.mark.prove
-def test_F04_thousands_of_power_cuts_lose_nothing(_sqlite_template: Path, tmp_path: Path) -> None:
+def test_F04_thousands_of_power_cuts_lose_nothing(template: Path, tmp_path: Path) -> None:
     looked_at, seed = 0, random.SystemRandom().randrange(1_000_000)
     for number in range(10):
         folder = tmp_path / str(number)
         folder.mkdir()
-        looked_at += _cut_off(folder, _sqlite_template, purchases=150, cuts=500, seed=seed + number)
+        looked_at += _cut_off(folder, template, purchases=150, cuts=500, seed=seed + number)
     print(f"seed {seed}: {looked_at} states after power cuts")
 
 
@@ -150,7 +162,7 @@ def _state(pid: int) -> str:
 
 
 def _copies(world: World, folder: Path, copies: int, seed: int) -> None:
-    """Copy the files while they stand still in the middle of a storm, and look at each copy as a power cut leaves it."""
+    """Copy the files while they stand still in the middle of a storm; each copy is what a power cut leaves."""
     chance, file = random.Random(seed), Path(world.services.database.url.database or "")
     with (
         server(configuration(world, folder), workers=2) as running,
@@ -321,26 +333,26 @@ def _does_not_start(manage: Manage, *before: str) -> str:
     return done.stderr
 
 
-def test_F04_a_file_that_cannot_be_written_is_said_at_the_start(sqlite_manage: Manage) -> None:
+def test_F04_a_file_that_cannot_be_written_is_said_at_the_start(manage: Manage) -> None:
     before: tuple[str, ...] = ()
     if os.geteuid() == 0:
         if not (setpriv := shutil.which("setpriv")):
             pytest.skip("root may write everything, and there is no setpriv to take that away")
         before = (setpriv, "--bounding-set", "-dac_override", "--inh-caps", "-dac_override")
-    folder = sqlite_manage.folder
+    folder = manage.folder
     (folder / "authserver.db").chmod(0o444)
     folder.chmod(0o555)
     try:
-        said = _does_not_start(sqlite_manage, *before)
+        said = _does_not_start(manage, *before)
     finally:
         folder.chmod(0o755)
     assert said.startswith("the database cannot do it: ")
     assert "read" in said or "denied" in said, said
 
 
-def test_F04_a_file_that_is_no_database_is_said_at_the_start(sqlite_manage: Manage) -> None:
-    (sqlite_manage.folder / "authserver.db").write_bytes(b"not a database at all" * 1_000)
-    assert _does_not_start(sqlite_manage) == "the database cannot do it: file is not a database\n"
+def test_F04_a_file_that_is_no_database_is_said_at_the_start(manage: Manage) -> None:
+    (manage.folder / "authserver.db").write_bytes(b"not a database at all" * 1_000)
+    assert _does_not_start(manage) == "the database cannot do it: file is not a database\n"
 
 
 def test_F04_a_damaged_page_is_found_and_said(sqlite_world: World, tmp_path: Path) -> None:

@@ -296,7 +296,7 @@ class Histories(RuleBasedStateMachine):
         self._tick()
         self.exchanged.append((delegation, ask, key))
         expected = self.model.exchange(delegation, ask, key)
-        self.repeated = isinstance(expected, Action)
+        self.repeated = False  # that a token was given out again is told as well
         with self._one_event():
             answer = self._send_exchange(delegation, ask, key)
         if isinstance(expected, Refused):

@@ -18,7 +18,7 @@ from urllib.parse import quote_from_bytes, urlencode
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from joserfc import jws
 from joserfc.jwk import ECKey
@@ -38,6 +38,7 @@ FUZZ = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
+LONGEST_HEADER = 60_000  # what is longer the HTTP server itself refuses, in its own words
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 PARAMETERS = (
     "grant_type",
@@ -387,6 +388,7 @@ def test_a_token_with_any_header_is_refused(
 )
 def test_a_proof_with_any_claims_is_answered(world: World, grant: str, changes: dict[str, Any]) -> None:
     proof = dpop_proof(world, ECKey.generate_key("P-256"), **changes)
+    assume(len(proof) < LONGEST_HEADER)
     watch = Watch(world)
     watch.holds(world.exchange(grant, headers={"DPoP": proof}))
 
@@ -398,6 +400,7 @@ def test_a_proof_with_any_key_is_refused(world: World, grant: str, jwk: object) 
     header = {"alg": "ES256", "typ": "dpop+jwt", "jwk": key.as_dict(private=False)}
     signed = jws.serialize_compact(header, b"{}", key)
     forged = base64.urlsafe_b64encode(json.dumps(header | {"jwk": jwk}).encode()).rstrip(b"=").decode()
+    assume(len(forged) < LONGEST_HEADER)
     watch = Watch(world)
     answer = world.exchange(grant, headers={"DPoP": forged + signed[signed.index(".") :]})
     assert answer.status_code != 200
@@ -407,7 +410,7 @@ def test_a_proof_with_any_key_is_refused(world: World, grant: str, jwk: object) 
 @FUZZ
 @given(name=st.binary(max_size=40), secret=st.binary(max_size=40), colon=st.sampled_from([b":", b"", b"::"]))
 def test_any_secret_is_refused(world: World, name: bytes, secret: bytes, colon: bytes) -> None:
-    value = b"Basic " + base64.b64encode(name + colon + secret)
+    value = (b"Basic " + base64.b64encode(name + colon + secret)).strip()
     answer = world.client.post("/oauth/introspect", data={"token": "x"}, headers={b"Authorization": value})
     assert answer.status_code == 401
     assert answer.json()["error"] == "invalid_client"
