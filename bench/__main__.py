@@ -112,6 +112,7 @@ class Run:
             asked = self._measure(
                 server, "SQLite: introspection", ours.introspections(reused[:100]), IS_ACTIVE
             )
+            self._kit(ours, reused)
             reached["memory"] = server.worker_memory() / 2**20
         reached["bytes"] = (ours.store.size() - before) / _actions(ours.store)
         reached["spread"] = again.spread
@@ -203,7 +204,6 @@ class Run:
         before, had = ours.store.size(), _actions(ours.store)
         exchanges = list(islice(cycle(ours.reused_exchanges()), count))
         with ours.serve() as server:
-            self._kit(ours, exchanges)
             # In rounds, each with tokens of its own, because they live for two minutes only.
             rounds = [self._redeem_once(ours, server, exchanges) for _ in range(self.effort.rounds)]
         outcome = self._told("SQLite: redeem", median_of(rounds), prepared=True)
@@ -214,8 +214,8 @@ class Run:
         redemptions = ours.redemptions(exchanges)
         return drive(server, redemptions, IS_CAPTURED, seconds=60, warm_up=0.3, again=False, status=b"201")
 
-    def _kit(self, ours: World, exchanges: list[bytes]) -> None:
-        checked = kit.measure(ours.issuer, ours.tokens(exchanges[:501]))
+    def _kit(self, ours: World, exchanges: tuple[bytes, ...]) -> None:
+        checked = kit.measure(ours.issuer, ours.tokens(list(islice(cycle(exchanges), 501))))
         figure = f"{checked.new:.0f} / {checked.seen:.1f} / {checked.raw:.0f} µs"
         self.report.add("kit: check of a new token / one seen before / raw ES256 verification", figure)
         self.report.reached["kit_new"] = checked.new / checked.raw

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import cycle, islice
 
 from sqlalchemy import Connection, insert, update
@@ -69,13 +70,10 @@ def release(count: int) -> Released:
     pairs = list(islice(enumerate(cycle(links)), count))
     for start in range(0, count, _BATCH):
         batch = [_expired(link, number, issued_at) for number, link in pairs[start : start + _BATCH]]
-        services.database.write(lambda connection, batch=batch: _put(connection, batch))
+        services.database.write(partial(_put, batch))
     held = [count // len(links) + (place < count % len(links)) for place in range(len(links))]
-    services.database.write(
-        lambda connection: [
-            _hold(connection, link, most, issued_at) for link, most in zip(links, held, strict=True)
-        ]
-    )
+    for link, most in zip(links, held, strict=True):
+        services.database.write(partial(_hold, link, most, issued_at))
     _must_be_right(services)
     started = time.perf_counter()
     tidied = upkeep.tidy(services, now)
@@ -112,7 +110,7 @@ def _expired(link: DelegationRecord, number: int, issued_at: datetime) -> Action
     )
 
 
-def _put(connection: Connection, batch: list[ActionRecord]) -> None:
+def _put(batch: list[ActionRecord], connection: Connection) -> None:
     connection.execute(insert(table_of(Action)), [dict(actions.row_of(action).values) for action in batch])
     connection.execute(insert(table_of(Transfer)), list(_first_transfers(batch)))
 
@@ -122,7 +120,7 @@ def _first_transfers(batch: list[ActionRecord]) -> Iterator[dict[str, object]]:
         yield dict(transfers.first_row(action, Move("reserve", action.amount), action.issued_at).values)
 
 
-def _hold(connection: Connection, link: DelegationRecord, count: int, at: datetime) -> None:
+def _hold(link: DelegationRecord, count: int, at: datetime, connection: Connection) -> None:
     if not count:
         return
     here = (_BUDGETS.c.root_id == link.root_id) & (_BUDGETS.c.delegation_id == link.id)

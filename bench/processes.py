@@ -53,9 +53,9 @@ def serving(
     directory: Path | None = None,
     seconds: int = 600,
 ) -> Iterator[Running]:
-    """Start a server on these cores and end it when the block ends, however it ends; it never lives longer than `seconds`.
+    """Start a server on these cores and end it when the block ends, however it ends.
 
-    Raises `DidNotStart`.
+    It never lives longer than `seconds`. Raises `DidNotStart`.
     """
     log = folder / f"{name.replace(' ', '-')}.log"
     bounded = ["timeout", "-k", "5", str(seconds), "taskset", "-c", ",".join(map(str, cores)), *command]

@@ -459,7 +459,6 @@ def test_A24_two_ways_to_authenticate_are_refused(shared_world: World, shared_gr
             "unknown_audience": {"audience": "rs_nowhere", "locations": None},
             "unknown_location": {"locations": ["https://nowhere.example"]},
             "unknown_beside_a_known": {"audience": "rs_nowhere"},
-            "resource_by_its_id": {"resource": "rs_market", "locations": None},
             "location_by_its_id": {"locations": ["rs_market"]},
             "an_agent": {"audience": "price-scout", "locations": None},
             "this_server": {"audience": "ISSUER", "locations": None},

@@ -27,7 +27,7 @@ INSISTS_SECONDS = 90
 LIMITS = {"currency": "EUR", "per_action": "80.00", "total": "90000.00"}
 # Where an action may have gone beyond what was answered: further along the ledger's state machine.
 BEYOND = {
-    "reserved": {"authorized", "captured", "refunded", "voided"},
+    "reserved": {"authorized", "captured", "refunded", "voided", "expired"},
     "authorized": {"captured", "refunded", "voided"},
     "captured": {"refunded"},
     "refunded": set[str](),
@@ -42,6 +42,7 @@ class Bought:
     id: str
     delegation: Granted
     amount: int
+    expires: float  # as time.time() tells it
     state: str = "reserved"
     authorized: int = 0
     captured: int = 0
@@ -157,7 +158,7 @@ class Shopper:
             return None
         assert answer.status_code == 200, answer.text
         body = answer.json()
-        action = Bought(body["action_id"], granted, amount)
+        action = Bought(body["action_id"], granted, amount, time.time() + body["expires_in"])
         action.events["exchange.permitted"] += 1
         self.bought.append(action)
         if self.chance.random() < 0.3:
@@ -313,6 +314,11 @@ class Storm:
         found = {
             r.id: (r.state, r.amount, r.authorized, r.captured, r.refunded) for r in _rows(self.world, Action)
         }
+        for action in bought:
+            # What nobody used may have lapsed, though not a moment too soon.
+            lapsed = action.state == "reserved" and time.time() >= action.expires - 1
+            if lapsed and found[action.id][0] == "expired":
+                action.state = "expired"
         assert found == {action.id: action.row() for action in bought}
         shared = sum(_taken(b) for b in bought if b.delegation is self.shoppers[0].shared)
         grant_id = self.shoppers[0].shared.grant_id
@@ -373,7 +379,7 @@ def is_sound(world: World) -> None:
 
 
 def _taken(bought: Bought) -> int:
-    held = {"reserved": bought.amount, "voided": 0}
+    held = {"reserved": bought.amount, "voided": 0, "expired": 0}
     return held.get(bought.state, bought.authorized + bought.captured - bought.refunded)
 
 

@@ -70,7 +70,7 @@ def _postgresql_copies(
 
 def test_random_histories_agree_with_the_model(fresh: Fresh) -> None:
     # The same ones each time: what is new is looked for by the long form.
-    short = settings(ALL, max_examples=24, stateful_step_count=40, derandomize=True)
+    short = settings(ALL, max_examples=20, stateful_step_count=30, derandomize=True)
     run_state_machine_as_test(lambda: Histories(fresh), settings=short)
 
 
