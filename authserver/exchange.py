@@ -270,11 +270,11 @@ class _Exchange:
     def _target(self) -> ResourceServer:
         """The one resource server that `resource`, `audience` and `locations` agree on (RFC 8707)."""
         request, found = self.request, []
-        for name in (request.resource, request.audience):
+        for name in (request.resource, request.asked.location):
             if name is not None:
-                found.append(self._resource_server(name, by_id=True))
-        if request.asked.location is not None:
-            found.append(self._resource_server(request.asked.location, by_id=False))
+                found.append(self._resource_server(name, by_id=False))
+        if request.audience is not None:
+            found.append(self._resource_server(request.audience, by_id=True))
         if not found:
             raise Refusal("invalid_target", "no resource server is named", rule="target.missing")
         if any(server != found[0] for server in found):

@@ -357,6 +357,36 @@ def test_F06_serializable_transactions_count_right_or_say_503(postgresql_url: st
     database.dispose()
 
 
+def _storm_without_deadlocks(world: World, folder: Path, seconds: float) -> str:
+    with (
+        server(configuration(world, folder), workers=3) as running,
+        storm(world, running.url, shoppers=12) as shopping,
+    ):
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            shopping.goes_on()
+            time.sleep(0.1)
+        shopping.end()
+    shopping.has_done_exactly_this()
+    found = text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    assert world.services.database.read(lambda c: c.scalar(found)) == 0
+    return f"{shopping.answers} answers, {shopping.resent} sent again"
+
+
+def test_F06_what_the_server_does_itself_never_locks_itself_out(
+    postgresql_world: World, tmp_path: Path
+) -> None:
+    _storm_without_deadlocks(postgresql_world, tmp_path, seconds=4)
+
+
+@pytest.mark.prove
+def test_F06_what_the_server_does_itself_never_locks_itself_out_in_minutes(
+    postgresql_world: World, tmp_path: Path
+) -> None:
+    # Long enough for tokens to lapse, so that the upkeep of all processes is part of it.
+    print(_storm_without_deadlocks(postgresql_world, tmp_path, seconds=240))
+
+
 @pytest.mark.parametrize("setting", ["lock_timeout", "statement_timeout"])
 def test_F06_a_lock_that_is_held_too_long_is_a_503_within_bounds(
     postgresql_world: World, setting: str, postgresql_url: str
