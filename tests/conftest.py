@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.make import migrate
 from tests.postgresql import Cluster, NotInstalledError, running_cluster
@@ -16,11 +17,13 @@ POSTGRESQL_IS_REQUIRED = os.environ.get("AUTHSERVER_TEST_POSTGRESQL") == "requir
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable of whoever runs the tests reaches the program under test."""
+def _nothing_is_configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No variable of whoever runs the tests reaches the program under test; no test sets up the next one's logging."""
     for name in os.environ:
         if name.upper().startswith("AUTHSERVER_") or name == "FLASK_DEBUG":
             monkeypatch.delenv(name)
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

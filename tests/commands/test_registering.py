@@ -297,5 +297,6 @@ def test_who_registered_what_is_audited(sqlite_manage: Manage) -> None:
         "resource_server.created",
         "user.created",
         "agent.disabled",
+        "revocation",
     ]
     assert all(event["data"]["by"].startswith("operator:") for event in events)
