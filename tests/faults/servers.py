@@ -74,11 +74,14 @@ class Server:
         with suppress(ProcessLookupError):
             os.killpg(self.running.pid, signal.SIGKILL)
         self.running.wait()
+        self.process = None  # its number may be another's from now on
 
     def terminate(self, within: float) -> int:
         """SIGTERM; its exit code. Raises `subprocess.TimeoutExpired` where it takes longer than so many seconds."""
         self.running.send_signal(signal.SIGTERM)
-        return self.running.wait(within)
+        code = self.running.wait(within)
+        self.process = None
+        return code
 
     def said(self) -> str:
         """All that it wrote so far."""

@@ -148,7 +148,7 @@ class Shopper:
     def _token(self) -> tuple[Bought, str] | None:
         """A token, or None where the budget that all share is spent."""
         granted = self.chance.choice([self.shared, self.own])
-        amount = self.chance.randint(2, 1_000)
+        amount = self.chance.randint(10, 1_000)
         self.count += 1
         key = f"exchange-{self.number}-{self.count}"
         answer = self._insist(lambda _: self._exchange(granted, amount, key))
