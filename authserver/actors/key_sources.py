@@ -6,6 +6,7 @@ token has a say in where keys are fetched.
 """
 
 import threading
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -83,7 +84,7 @@ class _Unreadable(Exception):
     """The keys could not be read; the message is a reason code."""
 
 
-class _CachedKeys:
+class _CachedKeys(ABC):
     """What all sources share: one reader at a time, and the last good set meanwhile and for a bounded time."""
 
     def __init__(
@@ -114,8 +115,8 @@ class _CachedKeys:
             return Freshness(False, False, None if current is None else current.read_at, 0)
         return Freshness(bool(current.keys), not self._failed, current.read_at, len(current.keys))
 
-    def _document(self) -> object:
-        raise NotImplementedError
+    @abstractmethod
+    def _document(self) -> object: ...
 
     def _is_due(self, now: datetime) -> bool:
         current = self._current
