@@ -12,7 +12,7 @@ from authserver.actors.agents import Agent
 from authserver.audit.events import Record
 from authserver.db import hold_off_revocations
 from authserver.delegations import records
-from authserver.delegations.records import NewDelegation
+from authserver.delegations.records import DelegationRecord, NewDelegation, load_chain
 from authserver.errors import Refusal
 from authserver.policy.delegation_details import DelegationDetails
 from authserver.policy.reading import ANY
@@ -38,33 +38,53 @@ def grant(
     `by` is who recorded it (`user`, `operator`). Raises `Refusal` where a party is unknown
     or the details cannot be granted.
     """
-    final = _bounded(services, details, now)
 
-    def write(connection: Connection) -> tuple[str, User, Agent]:
+    def write(connection: Connection) -> DelegationRecord:
         hold_off_revocations(connection)
         person, client = _user(connection, user), _agent(connection, agent)
-        _places_exist(connection, final)
         new = NewDelegation(person.user_id, client.client_id, final, final.not_before or now, by)
-        delegation_id = records.create(connection, new, services.stored, now)
-        record = Record("delegation.created", client_id=client.client_id, delegation_id=delegation_id)
-        record.changed(connection, now, user=person.user_id, by=by, details=final.to_json())
-        return delegation_id, person, client
+        return record(services, connection, new, now)
 
-    delegation_id, person, client = services.database.write(write)
+    final = bounded(services, details, now)
+    return signed(services, services.database.write(write), now)
+
+
+def record(services: Services, connection: Connection, new: NewDelegation, now: datetime) -> DelegationRecord:
+    """Write a delegation, a root or below another, in the caller's transaction, which holds off revocations.
+
+    The one way to make one: parties are known to be enabled and `details` are `bounded`. Raises `Refusal`.
+    """
+    _places_exist(connection, new.details)
+    delegation_id = records.create(connection, new, services.stored, now)
+    event = Record("delegation.created", client_id=new.client_id, delegation_id=delegation_id)
+    if new.above is not None:
+        event.data["parent"] = new.above.id
+    if new.task_id is not None:
+        event.data["task_id"] = new.task_id
+    event.changed(connection, now, user=new.user_id, by=new.created_by, details=new.details.to_json())
+    chain = load_chain(connection, delegation_id, services.stored)
+    if chain is None:
+        raise LookupError(delegation_id)  # it was written just now
+    return chain.leaf
+
+
+def signed(services: Services, link: DelegationRecord, now: datetime) -> Granted:
+    """The grant that names a delegation, for the agent that it is for; signed from its committed row."""
     claims = GrantClaims(
         issuer=services.issuer,
-        subject=services.pairwise.user(person.user_id, client.client_id),
-        client_id=client.client_id,
-        may_act=services.actor(client.trust_domain, client.subject),
-        grant_id=delegation_id,
+        subject=services.pairwise.user(link.user_id, link.client_id),
+        client_id=link.client_id,
+        may_act=services.actor(link.trust_domain, link.subject),
+        grant_id=link.id,
         issued_at=now,
-        expires_at=final.expires,
-        authorization_details=final.to_json(),
+        expires_at=link.expires_at,
+        authorization_details=link.details.to_json(),
     )
-    return Granted(delegation_id, grants.sign(claims, services.signing_keys), final)
+    return Granted(link.id, grants.sign(claims, services.signing_keys), link.details)
 
 
-def _bounded(services: Services, details: DelegationDetails, now: datetime) -> DelegationDetails:
+def bounded(services: Services, details: DelegationDetails, now: datetime) -> DelegationDetails:
+    """The details with their beginning. Raises `Refusal` where they are over, too long, or end before they begin."""
     longest = timedelta(days=services.settings.delegations.longest_days)
     if details.expires <= now:
         raise _not_grantable("expires is in the past", "delegation.expires")

@@ -98,7 +98,7 @@ class _Exchange:
         hold_off_revocations(self.connection)
         chain = self.holder.chain()
         self.holder.same_client(chain.leaf.client_id)
-        self.holder.standing(chain, self.request.task_id)
+        self.holder.standing(chain, self._task(chain))
         self.holder.fresh()
         target = self._target()
         if earlier := self._earlier(chain, target):
@@ -114,6 +114,9 @@ class _Exchange:
         action = self._action(chain, target, permit, index)
         self._reserve(chain, action, permit)
         return _Committed(action, chain, target.identifier, is_new=True)
+
+    def _task(self, chain: Chain) -> str | None:
+        return self.holder.task(chain, self.request.task_id)
 
     def _target(self) -> ResourceServer:
         """The one resource server that `resource`, `audience` and `locations` agree on (RFC 8707)."""
@@ -159,11 +162,7 @@ class _Exchange:
         return _Committed(action, chain, target.identifier, is_new=False)
 
     def _repeatable(self) -> Request | None:
-        # Contract §6: a retry may bring fresh assertions and a fresh proof; the DPoP key stays.
-        request, proof = self.request.repeatable, self.holder.proven.proof
-        if request is None or proof is None:
-            return request
-        return Request(request.key, request.fingerprint + proof.jkt.encode())
+        return self.holder.repeatable(self.request.repeatable)
 
     def _entry(self) -> CatalogueEntry:
         entry = self.services.vocabulary.catalogue.get(self.request.asked.action)
@@ -204,7 +203,7 @@ class _Exchange:
 
     def _answer(self, chain: Chain, target: ResourceServer) -> Permit | Refuse | NeedsApproval:
         open_reservations = self.services.settings.ledger.open_reservations
-        situation = Situation(target.identifier, target.merchant, chain.leaf.agent_actions, open_reservations)
+        situation = Situation(target.identifier, target.merchant, chain.agent_actions, open_reservations)
         spent = allowances(self.connection, chain, self.now)
         return decide(spent, self.request.asked, situation, self.services.vocabulary)
 
@@ -237,7 +236,7 @@ class _Exchange:
             captured=0,
             refunded=0,
             reference=granted.reference,
-            task_id=self.request.task_id,
+            task_id=self._task(chain),
             jkt=proof.jkt if proof is not None else None,
             status_list=index.list_id,
             status_index=index.index,
