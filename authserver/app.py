@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 from authserver.clock import Clock, SystemClock
 from authserver.config import ConfigurationError, Settings, load_settings
 from authserver.db import Database
-from authserver.endpoints import health, introspection, metadata, revocation, settlement
+from authserver.endpoints import health, introspection, metadata, revocation, settlement, tasks
 from authserver.endpoints.answers import error_answer
 from authserver.endpoints.hand_over import HandOverGrant
 from authserver.endpoints.status import StatusEndpoint
@@ -66,6 +66,12 @@ def _oauth(services: Services) -> Blueprint:
     _route(routes, "POST", "/oauth/token", lambda: endpoint.respond(request))
     _route(routes, "POST", "/oauth/introspect", lambda: introspection.respond(services, request))
     _route(routes, "POST", "/oauth/revoke", lambda: revocation.respond(services, request))
+    _route(
+        routes,
+        "POST",
+        "/oauth/tasks/<task_id>/complete",
+        lambda task_id: tasks.complete(services, request, task_id),
+    )
     _route(routes, "POST", "/oauth/redeem", lambda: settlement.redeem(services, request))
     _route(
         routes,

@@ -68,10 +68,14 @@ def received(world: World, answer: httpx.Response) -> Granted:
     (details,) = body["authorization_details"]
     from authserver.policy.delegation_details import parse_delegation
 
-    return Granted(body["grant_id"], body["access_token"], parse_delegation(details, world.services.vocabulary))
+    return Granted(
+        body["grant_id"], body["access_token"], parse_delegation(details, world.services.vocabulary)
+    )
 
 
-def use(world: World, grant: str, by: str, client: httpx.Client | None = None, **changes: Any) -> httpx.Response:
+def use(
+    world: World, grant: str, by: str, client: httpx.Client | None = None, **changes: Any
+) -> httpx.Response:
     """An agent exchanges its grant for a token to pay at the market."""
     form = world.form(grant, actor_token=world.assertion(SUBJECTS[by]), **changes)
     return (client or world.client).post("/oauth/token", data=form)

@@ -182,9 +182,14 @@ def _target(form: Form, name: str) -> str | None:
 def task_id(form: Form) -> str | None:
     """The task that the request belongs to. Raises `Refusal`."""
     name = form.one("task_id")
-    if name is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
+    return None if name is None else checked_task_id(name)
+
+
+def checked_task_id(unverified: str) -> str:
+    """The name of a task. Raises `Refusal`."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", unverified):
         raise _malformed("task_id takes 1 to 64 of A-Z a-z 0-9 . _ -", "form.task_id")
-    return name
+    return unverified
 
 
 def _completion_mode(form: Form) -> None:
