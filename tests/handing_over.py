@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 
 from authserver.consent import Granted
+from authserver.policy.delegation_details import parse_delegation
 from tests.world import BASKET_HELPER, PRICE_SCOUT, World
 
 DELEGATION_GRANT = "urn:authserver:token-type:delegation-grant"
@@ -66,8 +67,6 @@ def received(world: World, answer: httpx.Response) -> Granted:
     """The child of an answer, as its agent has it."""
     body = answer.json()
     (details,) = body["authorization_details"]
-    from authserver.policy.delegation_details import parse_delegation
-
     return Granted(
         body["grant_id"], body["access_token"], parse_delegation(details, world.services.vocabulary)
     )
@@ -77,7 +76,7 @@ def use(
     world: World, grant: str, by: str, client: httpx.Client | None = None, **changes: Any
 ) -> httpx.Response:
     """An agent exchanges its grant for a token to pay at the market."""
-    form = world.form(grant, actor_token=world.assertion(SUBJECTS[by]), **changes)
+    form = world.form(grant, **({"actor_token": world.assertion(SUBJECTS[by])} | changes))
     return (client or world.client).post("/oauth/token", data=form)
 
 

@@ -285,13 +285,19 @@ FACTS = [
         (None, "m_1", "m_2", "m_3"), (None, "5411", "5812", "5813"), (None, "NL", "FR", "NO", "US")
     )
 ]
+EVERY_EXCEPTION = tuple(
+    {"categories": categories, "countries": countries, "ids": ids}
+    for categories, countries, ids in product(
+        ([], ["5812"], ["5812-5813"]), ([], ["NL"], ["EU"], ["NL", "NO"]), ([], ["m_1"], ["m_1", "m_2"])
+    )
+)
 DOMAINS: dict[str, tuple[dict[str, tuple[Any, ...]], list[ActionDetails]]] = {
     "merchants": (
-        {"categories": CATEGORIES, "countries": COUNTRIES},
+        {"categories": (*CATEGORIES, ["0000-4999", "5000-9999"]), "countries": COUNTRIES},
         [ActionDetails("payment.finalize", amount=Money("EUR", 100), merchant=facts) for facts in FACTS],
     ),
     "exceptions": (
-        {"categories": (["any"], ["5411-5814"]), "ids": IDS, "except": EXCEPT},
+        {"ids": (None, ["m_1", "m_2"]), "except": (None, *EVERY_EXCEPTION)},
         [ActionDetails("payment.finalize", amount=Money("EUR", 100), merchant=facts) for facts in FACTS],
     ),
     "asking": (
