@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import httpx
 
@@ -12,6 +13,8 @@ from authserver.errors import Violation
 _EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 _GRANT = "urn:authserver:token-type:delegation-grant"
 _JWT = "urn:ietf:params:oauth:token-type:jwt"
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,19 @@ class IssuedToken:
     expires_in: int
     action_id: str
     action: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOn:
+    """A delegation grant for another agent, worthless without that agent's own assertion; `grant_id` names it.
+
+    `details` is the `agent_delegation` as granted, `expires_in` is in seconds from its receipt.
+    """
+
+    grant: str = field(repr=False)
+    grant_id: str
+    expires_in: int
+    details: Mapping[str, object]
 
 
 class ExchangeRefused(Exception):
@@ -72,20 +88,52 @@ class AgentClient:
         gives the same action again, and holds nothing twice.
         Raises `ExchangeRefused`, and `IssuerUnavailable` where there is no answer that can be read.
         """
+        said = {"resource": resource, "task_id": task_id}
+        return self._ask(grant, action_details, said, idempotency_key, _issued)
+
+    def hand_on(
+        self,
+        grant: str,
+        to: str,
+        delegation_details: Mapping[str, object],
+        *,
+        idempotency_key: str | None = None,
+        task_id: str | None = None,
+    ) -> HandedOn:
+        """A part of what `grant` allows, for the agent `to`: its client id, or its workload's subject (contract §9).
+
+        `delegation_details` is an `agent_delegation` that is no broader in any member; with `task_id` it is for that
+        one task, and ends with it. Raises as `exchange` does; the violations name every member that is broader.
+        """
+        said = {"requested_token_type": _GRANT, "requested_actor": to, "task_id": task_id}
+        return self._ask(grant, delegation_details, said, idempotency_key, _handed_on)
+
+    def _ask(
+        self,
+        grant: str,
+        details: Mapping[str, object],
+        said: Mapping[str, str | None],
+        idempotency_key: str | None,
+        read: Callable[[Mapping[str, object]], _Answer],
+    ) -> _Answer:
         form = {
             "grant_type": _EXCHANGE,
             "subject_token": grant,
             "subject_token_type": _GRANT,
             "actor_token": self._assertion(),
             "actor_token_type": _JWT,
-            "authorization_details": json.dumps([dict(action_details)]),
+            "authorization_details": json.dumps([dict(details)]),
         }
-        optional = {"resource": resource, "task_id": task_id}
-        form |= {name: value for name, value in optional.items() if value is not None}
+        form |= {name: value for name, value in said.items() if value is not None}
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key is not None else {}
-        return self._post(form, headers)
+        return self._post(form, headers, read)
 
-    def _post(self, form: Mapping[str, str], headers: Mapping[str, str]) -> IssuedToken:
+    def _post(
+        self,
+        form: Mapping[str, str],
+        headers: Mapping[str, str],
+        read: Callable[[Mapping[str, object]], _Answer],
+    ) -> _Answer:
         url = self._issuer.metadata().token_endpoint
         try:
             answer = self._issuer.http.post(url, data=form, headers=headers)
@@ -94,27 +142,40 @@ class AgentClient:
         body = json_object(answer.content, url)
         try:
             if answer.status_code == 200:
-                return _issued(body)
+                return read(body)
             refused = _refused(body, answer.status_code)
         except (KeyError, TypeError, ValueError) as error:
             raise IssuerUnavailable(f"{url} answered {answer.status_code} in no known form") from error
         raise refused
 
 
-def _issued(body: Mapping[str, object]) -> IssuedToken:
+def _expires_in(body: Mapping[str, object]) -> int:
     expires_in = body["expires_in"]
     if type(expires_in) is not int:
         raise TypeError("expires_in")
-    return IssuedToken(
-        access_token=text_in(body, "access_token"),
-        token_type=text_in(body, "token_type"),
-        expires_in=expires_in,
-        action_id=text_in(body, "action_id"),
-        action=_single_action(body),
+    return expires_in
+
+
+def _handed_on(body: Mapping[str, object]) -> HandedOn:
+    return HandedOn(
+        grant=text_in(body, "access_token"),
+        grant_id=text_in(body, "grant_id"),
+        expires_in=_expires_in(body),
+        details=_single_details(body),
     )
 
 
-def _single_action(body: Mapping[str, object]) -> Mapping[str, object]:
+def _issued(body: Mapping[str, object]) -> IssuedToken:
+    return IssuedToken(
+        access_token=text_in(body, "access_token"),
+        token_type=text_in(body, "token_type"),
+        expires_in=_expires_in(body),
+        action_id=text_in(body, "action_id"),
+        action=_single_details(body),
+    )
+
+
+def _single_details(body: Mapping[str, object]) -> Mapping[str, object]:
     details = body["authorization_details"]
     if not isinstance(details, list) or len(details) != 1 or not isinstance(details[0], dict):
         raise TypeError("authorization_details")
