@@ -1,8 +1,12 @@
 """S15: one agent searches and another pays, each with its own identity and scope; no hidden chain of trust."""
 
+import subprocess
+import sys
+
 import pytest
 
 from authserver.agent import ExchangeRefused, HandedOn
+from examples.world import ROOT
 from tests.attacks.making import record_of
 from tests.conformance.tokens import claims_of
 from tests.handing_over import parent
@@ -81,3 +85,16 @@ def test_S15_a_resource_server_links_no_agents_of_a_user_by_their_grants(world: 
     assert claims_of(one.access_token)["grant_id"] != claims_of(other.access_token)["grant_id"]
     assert stands(world, one)
     assert stands(world, other)
+
+
+def test_S15_the_example_of_a_pair_plays_to_its_end() -> None:
+    command = [sys.executable, "-m", "examples.two_agents"]
+    played = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert played.returncode == 0, played.stdout + played.stderr
+    said = (
+        "found Rolled oats",
+        "cannot pay",
+        "Basket Helper pays",
+        "cannot search any more: the task has ended",
+    )
+    assert [line for line in said if line not in played.stdout] == []
