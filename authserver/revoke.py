@@ -7,7 +7,7 @@ then given back in bounded transactions, so that one press can end a million del
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Join, func, literal, select, true, tuple_
+from sqlalchemy import ColumnElement, Connection, FromClause, Join, func, literal, select, true
 
 from authserver import jose
 from authserver.actors.agents import Agent as AgentRecord
@@ -184,34 +184,43 @@ def _count(connection: Connection, target: Target, now: datetime) -> Ended:
     ).select_from(together)
     standing = of_delegations.where(_condition(top, target), below.c.expires_at > now)
     delegations, agents, users = tuple(connection.execute(standing).one())
-    live = select(func.count(), func.count(_ACTIONS.c.task_id.distinct())).where(
+    where, covered = _actions_of(target)
+    live = select(func.count(_ACTIONS.c.id.distinct()), func.count(_ACTIONS.c.task_id.distinct())).where(
         _ACTIONS.c.state == "reserved",
         _ACTIONS.c.expires_at > now,
         _ACTIONS.c.issued_at > now - _LONGEST_LIFE,  # says the same, to the index
-        _tokens_of(target),
+        covered,
     )
-    tokens, tasks = connection.execute(live).one()
-    authorized = select(func.count()).select_from(_ACTIONS)
-    authorized = authorized.where(
-        _ACTIONS.c.ends_at > now, _ACTIONS.c.state == "authorized", _tokens_of(target)
-    )
+    tokens, tasks = connection.execute(live.select_from(where)).one()
+    authorized = select(func.count(_ACTIONS.c.id.distinct())).select_from(where)
+    authorized = authorized.where(_ACTIONS.c.ends_at > now, _ACTIONS.c.state == "authorized", covered)
     return Ended(delegations, tokens, connection.scalar(authorized) or 0, agents, users, tasks)
 
 
-def _tokens_of(target: Target, revocation: int | None = None) -> ColumnElement[bool]:
-    """Whether an action belongs to what the target covers."""
-    if target.kind != "task":
-        return _below(target, revocation)
+def _actions_of(target: Target) -> tuple[FromClause, ColumnElement[bool]]:
+    """The actions that the target covers, from what it names downwards: where from, and which."""
+    if target.kind == "task":
+        return _ACTIONS, _of_task(target)
+    top, below, together = _covering()
+    return together.join(_ACTIONS, _is_of(below)), _condition(top, target)
+
+
+def _of_task(target: Target) -> ColumnElement[bool]:
+    """Whether an action is of the task: anybody's, or the party's with what it handed on for the task."""
     of_task = _ACTIONS.c.task_id == target.name
     if not target.party:
         return of_task
-    of_user = select(_DELEGATIONS.c.id).where(
-        _DELEGATIONS.c.root_id == _ACTIONS.c.root_id,
-        _DELEGATIONS.c.id == _ACTIONS.c.delegation_id,
-        literal("user:") + _DELEGATIONS.c.user_id == target.party,
-    )
     own = literal("agent:") + _ACTIONS.c.client_id == target.party
-    return of_task & (own | of_user.exists() | _below(target))
+    of_user = select(_DELEGATIONS.c.id).where(
+        _is_of(_DELEGATIONS), literal("user:") + _DELEGATIONS.c.user_id == target.party
+    )
+    top, below, together = _covering()
+    handed_on = select(below.c.id).select_from(together).where(_is_of(below), _condition(top, target))
+    return of_task & (own | of_user.exists() | handed_on.exists())
+
+
+def _is_of(delegation: FromClause) -> ColumnElement[bool]:
+    return (delegation.c.root_id == _ACTIONS.c.root_id) & (delegation.c.id == _ACTIONS.c.delegation_id)
 
 
 def _covering() -> tuple[FromClause, FromClause, Join]:
@@ -222,15 +231,13 @@ def _covering() -> tuple[FromClause, FromClause, Join]:
     return top, below, top.join(below, (top.c.root_id == below.c.root_id) & further_down)
 
 
-def _below(target: Target, revocation: int | None = None) -> ColumnElement[bool]:
-    """Whether an action's delegation is covered by the target; with `revocation`, whether that one ended it."""
+def _ended_by(target: Target, revocation: int) -> ColumnElement[bool]:
+    """Whether that revocation ended an action: asked of the few that hold something."""
+    if target.kind == "task":
+        return _of_task(target)
     top, below, together = _covering()
-    covered = select(below.c.root_id, below.c.id).select_from(together).where(_condition(top, target))
-    if revocation is None:  # to count: from what is covered to its actions
-        return tuple_(_ACTIONS.c.root_id, _ACTIONS.c.delegation_id).in_(covered)
-    # To give back: from the few actions that hold something, whether each is covered.
-    mine = (below.c.root_id == _ACTIONS.c.root_id) & (below.c.id == _ACTIONS.c.delegation_id)
-    return covered.where(mine, top.c.revocations_before < revocation).exists()
+    covered = select(below.c.id).select_from(together).where(_is_of(below), _condition(top, target))
+    return covered.where(top.c.revocations_before < revocation).exists()
 
 
 def _condition(delegation: FromClause, target: Target) -> ColumnElement[bool]:
@@ -255,7 +262,7 @@ def _void_some(
     services: Services, connection: Connection, target: Target, revocation: int, now: datetime
 ) -> int:
     """Give back what some of the ended tokens still hold; returns how many were found, 0 when all is done."""
-    covered = _tokens_of(target, revocation)
+    covered = _ended_by(target, revocation)
     holds = (_ACTIONS.c.ends_at.is_not(None), _ACTIONS.c.state == "reserved")  # the first names the index
     query = select(*actions.COLUMNS).where(*holds, covered).limit(_BATCH)
     found = [ActionRecord(*row) for row in connection.execute(query)]
