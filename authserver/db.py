@@ -8,7 +8,19 @@ from functools import lru_cache
 from typing import TypeVar
 
 import structlog
-from sqlalchemy import Connection, Engine, Insert, Table, Update, bindparam, create_engine, event, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Insert,
+    Table,
+    Update,
+    bindparam,
+    create_engine,
+    event,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
@@ -17,6 +29,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from authserver.errors import Refusal
 from authserver.sqlite_writing import Lost, SqliteWriter
+from authserver.statements import Prepared
 
 log = structlog.get_logger()
 Result = TypeVar("Result")
@@ -139,7 +152,7 @@ def hold_off_revocations(connection: Connection) -> None:
     (test_nothing_is_minted_after_a_revocation_that_races). SQLite has one writer at a time and needs nothing more.
     """
     if connection.dialect.name == "postgresql":
-        connection.execute(_SHARED_LOCK)
+        _SHARED_LOCK.first(connection, {})
 
 
 def see_one_instant(connection: Connection) -> None:
@@ -154,7 +167,7 @@ def wait_for_exchanges(connection: Connection) -> None:
         connection.execute(_EXCLUSIVE_LOCK)
 
 
-_SHARED_LOCK = text(f"SELECT pg_advisory_xact_lock_shared({_REVOCATION_LOCK})")
+_SHARED_LOCK = Prepared(select(func.pg_advisory_xact_lock_shared(_REVOCATION_LOCK).label("held")))
 _EXCLUSIVE_LOCK = text(f"SELECT pg_advisory_xact_lock({_REVOCATION_LOCK})")
 
 
@@ -174,27 +187,26 @@ def write_together(
     On PostgreSQL all is one statement and one round trip, and `last` holds its row's lock for as short as can be.
     SQLite has nobody to wait for, so there they are sent one by one.
     """
-    if connection.dialect.name == "postgresql" and rows:
+    if connection.dialect.name == "postgresql":
         shapes = tuple((row.table, tuple(row.values)) for row in rows)
         for number, row in enumerate(rows):
             parameters |= {f"{number}_{name}": value for name, value in row.values.items()}
-        return connection.execute(_together(shapes, last), parameters).rowcount
+        return _together(shapes, last).change(connection, parameters)
     for row in rows:
-        connection.execute(_insert(row.table), row.values)
-    return connection.execute(last, parameters).rowcount if last is not None else 1
+        _insert(row.table, tuple(row.values)).change(connection, row.values)
+    return _together((), last).change(connection, parameters) if last is not None else 1
 
 
 @lru_cache
-def _insert(table: Table) -> Insert:
-    return table.insert().inline()
+def _insert(table: Table, names: tuple[str, ...]) -> Prepared:
+    return Prepared(table.insert().inline(), names)
 
 
 @lru_cache
-def _together(shapes: tuple[tuple[Table, tuple[str, ...]], ...], last: Update | None) -> Insert | Update:
+def _together(shapes: tuple[tuple[Table, tuple[str, ...]], ...], last: Update | None) -> Prepared:
     inserts = [_insert_of(table, names, number) for number, (table, names) in enumerate(shapes)]
     final = inserts.pop() if last is None else last
-    together = final.add_cte(*(insert.cte(f"row_{number}") for number, insert in enumerate(inserts)))
-    return together.execution_options(preserve_rowcount=True)
+    return Prepared(final.add_cte(*(insert.cte(f"row_{number}") for number, insert in enumerate(inserts))))
 
 
 def _insert_of(table: Table, names: Sequence[str], number: int) -> Insert:
