@@ -116,21 +116,24 @@ class SigningKey:
     key: ECKey = field(repr=False, compare=False)
 
 
-def read_compact(unverified: str, *, key_in_header: bool = False) -> UnverifiedToken:
+def read_compact(
+    unverified: str, *, key_in_header: bool = False, max_bytes: int = MAX_TOKEN_BYTES
+) -> UnverifiedToken:
     """Read a compact JWS strictly; nothing of it is verified.
 
-    `key_in_header` lets a `jwk` through into the header, for DPoP proofs (RFC 9449 §4.2) alone. Raises
-    `TokenRefused`: `jws.size`, `jws.form`, `jws.header`, `jws.alg`, `jws.crit`, `jws.nested`, `jws.kid`,
-    `jws.typ`, `jws.key_in_header`, `jws.claims`.
+    `key_in_header` lets a `jwk` through into the header, for DPoP proofs (RFC 9449 §4.2) alone. `max_bytes` is
+    for documents that are larger than any token, such as status lists. Raises `TokenRefused`: `jws.size`,
+    `jws.form`, `jws.header`, `jws.alg`, `jws.crit`, `jws.nested`, `jws.kid`, `jws.typ`, `jws.key_in_header`,
+    `jws.claims`.
     """
-    if len(unverified) > MAX_TOKEN_BYTES:
+    if len(unverified) > max_bytes:
         raise TokenRefused("jws.size")
     if not _COMPACT.fullmatch(unverified):
         raise TokenRefused("jws.form")
     unverified_header, unverified_claims, unverified_signature = unverified.split(".")
     _decode(unverified_signature)
-    header = _read_header(_read_object(unverified_header, "jws.header"), key_in_header)
-    return UnverifiedToken(unverified, header, _read_object(unverified_claims, "jws.claims"))
+    header = _read_header(_read_object(unverified_header, "jws.header", MAX_TOKEN_BYTES), key_in_header)
+    return UnverifiedToken(unverified, header, _read_object(unverified_claims, "jws.claims", max_bytes))
 
 
 def _decode(unverified: str) -> bytes:
@@ -142,9 +145,9 @@ def _decode(unverified: str) -> bytes:
     return base64.urlsafe_b64decode(unverified + "=="[: -rest % 4])
 
 
-def _read_object(unverified: str, reason: str) -> dict[str, object]:
+def _read_object(unverified: str, reason: str, max_bytes: int) -> dict[str, object]:
     try:
-        value = strict_json.parse(_decode(unverified), max_bytes=MAX_TOKEN_BYTES)
+        value = strict_json.parse(_decode(unverified), max_bytes=max_bytes)
     except strict_json.JsonRefused as error:
         raise TokenRefused(reason) from error
     if not isinstance(value, dict):
@@ -338,9 +341,17 @@ def sign(claims: Mapping[str, object], *, key: SigningKey, typ: str) -> str:
     """A compact JWS of `claims` with ES256; `typ` is the kind of token without `application/` (RFC 8725
     §3.11).
     """
-    header = {"alg": "ES256", "kid": key.kid, "typ": typ}
+    return _signed({"alg": "ES256", "kid": key.kid, "typ": typ}, claims, key.key)
+
+
+def sign_with_own_key(claims: Mapping[str, object], *, key: ECKey, typ: str) -> str:
+    """The same with a P-256 key that the header brings along, as a DPoP proof does (RFC 9449 §4.2)."""
+    return _signed({"alg": "ES256", "typ": typ, "jwk": key.as_dict(private=False)}, claims, key)
+
+
+def _signed(header: Mapping[str, object], claims: Mapping[str, object], key: ECKey) -> str:
     signed = f"{_encode(_json_bytes(header))}.{_encode(_json_bytes(claims))}"
-    return f"{signed}.{_encode(_JWS['ES256'].sign(signed.encode('ascii'), key.key))}"
+    return f"{signed}.{_encode(_JWS['ES256'].sign(signed.encode('ascii'), key))}"
 
 
 def _json_bytes(value: Mapping[str, object]) -> bytes:
