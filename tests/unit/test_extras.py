@@ -57,6 +57,6 @@ def test_an_extra_works_without_what_only_the_server_needs(program: str) -> None
 
 
 def test_the_extras_import_nothing_of_the_server_above_its_values() -> None:
-    below = {"clock", "discovery", "errors", "jose", "strict_json", "values"}
+    below = {"clock", "discovery", "dpop", "errors", "jose", "strict_json", "values"}
     own = {name.split(".")[1] for name in run(OWN_MODULES).split()}
     assert own == below | {"agent", "resource_server"}

@@ -1,14 +1,10 @@
 """What a resource server installs, against an issuer that is a real HTTP server of the test's own."""
 
-import json
-import threading
 from collections.abc import Iterator
-from dataclasses import FrozenInstanceError, dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
-from joserfc.jwk import ECKey
 
 from authserver import jose
 from authserver.errors import Violation
@@ -24,97 +20,13 @@ from authserver.resource_server import (
     bearer_token,
 )
 from authserver.values import MerchantCategory, Money
-from tests.fakes import SettableClock
-
-SHOP = "https://shop.example/api"
-
-
-def new_key() -> jose.SigningKey:
-    key = ECKey.generate_key("P-256")
-    return jose.SigningKey(key.thumbprint(), key)
-
-
-@dataclass
-class FakeIssuer:
-    """Publishes metadata and keys, and counts how often the keys are asked for."""
-
-    key: jose.SigningKey = field(default_factory=new_key)
-    clock: SettableClock = field(default_factory=SettableClock)
-    url: str = ""
-    published: list[jose.SigningKey] = field(default_factory=list)
-    is_up: bool = True
-    fetches: int = 0
-
-    def verifier(self) -> Verifier:
-        return Verifier(self.url, SHOP, clock=self.clock)
-
-    def token(self, *, typ: str = "at+jwt", key: jose.SigningKey | None = None, **changes: Any) -> str:
-        now = int(self.clock.now().timestamp())
-        claims: dict[str, Any] = {
-            "iss": self.url,
-            "sub": "ada-at-the-shop",
-            "aud": SHOP,
-            "client_id": "basket-helper",
-            "act": {"iss": "spiffe://example.org", "sub": "spiffe://example.org/agent/basket-helper"},
-            "iat": now,
-            "exp": now + 120,
-            "jti": "action-1",
-            "grant_id": "grant-at-the-shop",
-            "authorization_details": [details()],
-        }
-        said = {name: value for name, value in (claims | changes).items() if value is not None}
-        return jose.sign(said, key=key or self.key, typ=typ)
-
-    def answer(self, path: str) -> dict[str, Any] | None:
-        if not self.is_up:
-            return None
-        if path == "/.well-known/oauth-authorization-server":
-            endpoints = {name: f"{self.url}/{name}" for name in ("token_endpoint", "introspection_endpoint")}
-            return {"issuer": self.url, "jwks_uri": f"{self.url}/jwks"} | endpoints
-        self.fetches += 1
-        return {
-            "keys": [
-                {**key.key.as_dict(private=False), "kid": key.kid, "use": "sig"} for key in self.published
-            ]
-        }
-
-
-def details(**changes: Any) -> dict[str, Any]:
-    said = {
-        "type": "agent_action",
-        "actions": ["payment.finalize"],
-        "locations": [SHOP],
-        "amount": {"currency": "EUR", "value": "42.50"},
-        "merchant": {"id": "m_123", "category": "5411", "country": "NL", "name": "Example Foods"},
-        "datatypes": ["shipping_address"],
-        "reference": "order-1",
-    } | changes
-    return {name: value for name, value in said.items() if value is not None}
+from tests.issuer import LIST, SHOP, FakeIssuer, details, new_key, running_issuer
 
 
 @pytest.fixture
 def issuer() -> Iterator[FakeIssuer]:
-    fake = FakeIssuer()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            answer = fake.answer(self.path)
-            self.send_response(200 if answer is not None else 503)
-            self.end_headers()
-            self.wfile.write(json.dumps(answer).encode())
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    fake.url = f"http://127.0.0.1:{server.server_port}"
-    fake.published.append(fake.key)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield fake
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running_issuer() as fake:
+        yield fake
 
 
 def test_a_good_token_is_read_into_typed_values_that_cannot_be_changed(issuer: FakeIssuer) -> None:
@@ -138,8 +50,10 @@ def test_verifying_needs_no_network_once_the_keys_are_known(issuer: FakeIssuer) 
     verifier = issuer.verifier()
     verifier.verify(issuer.token())
     issuer.is_up = False
-    assert verifier.verify(issuer.token(jti="action-2")).jti == "action-2"
-    assert issuer.fetches == 1
+    for number in range(20):
+        assert verifier.verify(issuer.token(jti=f"action-{number}")).jti == f"action-{number}"
+    assert issuer.fetches(LIST) == 1
+    assert issuer.fetches("/jwks") == 1
 
 
 @pytest.mark.parametrize(
@@ -209,7 +123,7 @@ def test_A44_unknown_kids_cause_one_fetch_in_ten_seconds_at_most(issuer: FakeIss
     for _ in range(20):
         with pytest.raises(InvalidToken, match=r"jws\.unknown_kid"):
             verifier.verify(issuer.token(key=new_key()))
-    assert issuer.fetches == 2
+    assert issuer.fetches("/jwks") == 2
     verifier.verify(issuer.token(jti="another"))
 
 
@@ -284,7 +198,7 @@ def test_A103_a_token_of_another_currency_covers_nothing(token: ActionToken) -> 
 
 def test_of_a_record_only_the_granted_data_are_shown(token: ActionToken) -> None:
     record = {"shipping_address": "1 Canal, Amsterdam", "email": "ada@example.org"}
-    assert token.only_granted(record) == {"shipping_address": "1 Canal, Amsterdam"}
+    assert token.expose(record) == {"shipping_address": "1 Canal, Amsterdam"}
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic abc"])
