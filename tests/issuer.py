@@ -1,4 +1,4 @@
-"""An issuer of the tests' own, over real HTTP: it signs what it is told to, and serves its status lists well or badly."""
+"""An issuer of the tests' own, over real HTTP: signs what it is told to, serves its status lists well or badly."""
 
 import base64
 import json

@@ -27,7 +27,7 @@ from authserver.resource_server.guarding import (
 )
 from authserver.resource_server.introspection import Introspection
 from authserver.resource_server.metadata import metadata_document, metadata_url
-from authserver.resource_server.presented import Presented, bearer_token
+from authserver.resource_server.presented import Presented
 from authserver.resource_server.rejections import (
     InvalidToken,
     NonceRequired,
@@ -71,7 +71,6 @@ __all__ = [
     "TokenMissing",
     "TokenRejected",
     "Verifier",
-    "bearer_token",
     "metadata_document",
     "metadata_url",
 ]

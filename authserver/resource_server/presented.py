@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from authserver.resource_server.rejections import InvalidToken, ProofRefused, ProofRequired, TokenMissing
+from authserver.resource_server.rejections import InvalidToken, ProofRefused, TokenMissing
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,3 @@ class Presented:
                 f"dpop.{'several' if proofs else 'missing'}", "exactly one DPoP proof is needed"
             )
         return cls(scheme, token, proofs[0], method, url)
-
-
-def bearer_token(unverified_header: str | None) -> str:
-    """The token of an `Authorization` header (RFC 6750 §2.1). Raises `TokenMissing` or `ProofRequired`."""
-    scheme, _, token = (unverified_header or "").partition(" ")
-    if scheme.lower() == "dpop":
-        raise ProofRequired("dpop.unchecked", "only what comes with its request can have its proof checked")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise TokenMissing("token.missing", "an action token is needed")
-    return token.strip()

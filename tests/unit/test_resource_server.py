@@ -1,5 +1,7 @@
 """What a resource server installs, against an issuer that is a real HTTP server of the test's own."""
 
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
 from typing import Any
@@ -11,16 +13,21 @@ from authserver.errors import Violation
 from authserver.resource_server import (
     ActionToken,
     Actor,
+    Country,
     InvalidToken,
     IssuerUnavailable,
+    Merchant,
+    MerchantCategory,
+    Money,
     NotAllowed,
+    Presented,
     ProofRequired,
     TokenMissing,
     Verifier,
-    bearer_token,
+    metadata_document,
+    metadata_url,
 )
-from authserver.values import MerchantCategory, Money
-from tests.issuer import LIST, SHOP, FakeIssuer, details, new_key, running_issuer
+from tests.issuer import LIST, SEARCH, SHOP, FakeIssuer, details, new_key, running_issuer
 
 
 @pytest.fixture
@@ -147,13 +154,14 @@ def test_A47_a_key_that_was_taken_back_counts_for_five_minutes_at_most(issuer: F
 
 def test_F08_known_keys_serve_for_an_hour_while_the_issuer_is_away(issuer: FakeIssuer) -> None:
     verifier = issuer.verifier()
-    verifier.verify(issuer.token())
+    search = {"authorization_details": [SEARCH]}  # what fails closed is told of in the tests of A104
+    verifier.verify(issuer.token(**search))
     issuer.is_up = False
     issuer.clock.advance(minutes=60)
-    verifier.verify(issuer.token())
+    verifier.verify(issuer.token(**search))
     issuer.clock.advance(seconds=11)
     with pytest.raises(IssuerUnavailable):
-        verifier.verify(issuer.token())
+        verifier.verify(issuer.token(**search))
 
 
 def test_metadata_that_names_another_issuer_is_not_used(issuer: FakeIssuer) -> None:
@@ -201,15 +209,121 @@ def test_of_a_record_only_the_granted_data_are_shown(token: ActionToken) -> None
     assert token.expose(record) == {"shipping_address": "1 Canal, Amsterdam"}
 
 
-@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic abc"])
-def test_a_request_without_a_token_is_told_the_scheme(header: str | None) -> None:
+def presented(authorization: list[str], proofs: list[str] | None = None) -> Presented:
+    return Presented.parse(authorization, proofs or [], method="GET", url=f"{SHOP}/products")
+
+
+@pytest.mark.parametrize(
+    "headers", [[], [""], ["Bearer"], ["Bearer "], ["DPoP "], ["Basic abc"], ["Bearerabc"]]
+)
+def test_a_request_without_a_token_is_told_both_schemes_and_no_error(headers: list[str]) -> None:
     with pytest.raises(TokenMissing) as refused:
-        bearer_token(header)
-    assert (refused.value.status, refused.value.challenge) == (401, "Bearer")
+        presented(headers)
+    assert refused.value.status == 401
+    assert refused.value.challenge == 'Bearer, DPoP algs="ES256 ES384 ES512 RS256 PS256"'
 
 
 def test_the_token_is_read_from_its_header() -> None:
-    assert bearer_token("Bearer abc.def.ghi") == "abc.def.ghi"
-    assert bearer_token("bearer abc.def.ghi") == "abc.def.ghi"
-    with pytest.raises(ProofRequired):
-        bearer_token("DPoP abc.def.ghi")
+    for header in ("Bearer abc.def.ghi", "bearer abc.def.ghi", "BEARER  abc.def.ghi "):
+        assert (presented([header]).scheme, presented([header]).token) == ("Bearer", "abc.def.ghi")
+    bound = presented(["dpop abc.def.ghi"], ["proof"])
+    assert (bound.scheme, bound.token, bound.proof) == ("DPoP", "abc.def.ghi", "proof")
+
+
+def test_a_request_has_one_token_and_says_nothing_of_it(issuer: FakeIssuer) -> None:
+    with pytest.raises(InvalidToken, match=r"token\.several"):
+        presented(["Bearer abc.def.ghi", "Bearer abc.def.ghi"])
+    token = issuer.token()
+    assert token not in repr(presented([f"DPoP {token}"], [token]))
+    assert token not in repr(issuer.verifier().verify(token))
+
+
+# --- what would do --------------------------------------------------------------------------------------------------
+
+
+def test_a_refusal_names_the_details_that_would_do(token: ActionToken) -> None:
+    with pytest.raises(NotAllowed) as refused:
+        token.require("payment.finalize", amount=Money("EUR", 9900), reference="order-2", datatypes=["email"])
+    wanted = {
+        "type": "agent_action",
+        "actions": ["payment.finalize"],
+        "locations": [SHOP],
+        "amount": {"currency": "EUR", "value": "99.00"},
+        "datatypes": ["email"],
+        "reference": "order-2",
+    }
+    assert refused.value.to_json()["authorization_details"] == [wanted]
+    # The header says the same: a quoted string (RFC 9110 §5.6.4) of JSON in ASCII.
+    quoted = re.search(r'authorization_details="((?:[^"\\]|\\.)*)"', refused.value.challenge)
+    assert quoted is not None
+    assert json.loads(re.sub(r"\\(.)", r"\1", quoted[1])) == [wanted]
+    assert refused.value.challenge.isascii()
+
+
+def test_a_header_of_a_refusal_can_be_put_into_no_pieces(token: ActionToken) -> None:
+    nasty = Merchant(name='Ad"a, DPoP error="x\\', id="m_1")
+    with pytest.raises(NotAllowed) as refused:
+        token.require("payment.finalize", merchant=nasty)
+    outside = re.sub(r'"(?:[^"\\]|\\.)*"', '""', refused.value.challenge)
+    assert outside == 'Bearer error="", error_description="", authorization_details=""'
+
+
+@pytest.mark.parametrize(
+    ("merchant", "violations"),
+    [
+        (Merchant(id="m_123"), []),
+        (Merchant("m_123", MerchantCategory("5411"), Country("NL"), "Another name"), []),
+        (Merchant(id="m_124"), [Violation("merchant.id", "m_124", "m_123")]),
+        (
+            Merchant(category=MerchantCategory("5813"), country=Country("BE")),
+            [Violation("merchant.category", "5813", "5411"), Violation("merchant.country", "BE", "NL")],
+        ),
+    ],
+)
+def test_A103_a_token_for_another_seller_is_refused(
+    token: ActionToken, merchant: Merchant, violations: list[Violation]
+) -> None:
+    if not violations:
+        token.require("payment.finalize", merchant=merchant)
+        return
+    with pytest.raises(NotAllowed) as refused:
+        token.require("payment.finalize", merchant=merchant)
+    assert list(refused.value.violations) == violations
+
+
+def test_A103_a_seller_that_the_token_does_not_name_is_refused(issuer: FakeIssuer) -> None:
+    nobody = issuer.verifier().verify(issuer.token(authorization_details=[details(merchant=None)]))
+    with pytest.raises(NotAllowed):
+        nobody.require("payment.finalize", merchant=Merchant(id="m_123"))
+
+
+# --- whose metadata -------------------------------------------------------------------------------------------------
+
+
+def test_the_metadata_of_a_resource_server_say_where_its_tokens_come_from() -> None:
+    """RFC 9728 §2 and §3.1."""
+    assert (
+        metadata_url("https://shop.example/api")
+        == "https://shop.example/.well-known/oauth-protected-resource/api"
+    )
+    assert metadata_url("https://shop.example") == "https://shop.example/.well-known/oauth-protected-resource"
+    document = metadata_document("https://auth.example", SHOP, "Example Foods")
+    assert document["resource"] == SHOP
+    assert document["authorization_servers"] == ["https://auth.example"]
+    assert document["bearer_methods_supported"] == ["header"]
+    assert document["resource_name"] == "Example Foods"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"datatypes_supported": []},
+        {"datatypes_supported": {"contact": "email"}},
+        {"redeemed_actions_supported": "payment.finalize"},
+        {"redeemed_actions_supported": [1]},
+    ],
+)
+def test_metadata_of_another_form_are_not_used(issuer: FakeIssuer, changes: dict[str, Any]) -> None:
+    issuer.metadata |= changes
+    with pytest.raises(IssuerUnavailable):
+        issuer.verifier().verify(issuer.token())
