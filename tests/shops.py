@@ -1,11 +1,13 @@
 """Resource servers with the kit, for tests: the market of a world, and an agent that holds a key."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import uvicorn
 from werkzeug.serving import make_server
 
 from authserver.dpop import ProofKey
@@ -68,3 +70,22 @@ def served(application: Any) -> Iterator[httpx.Client]:
         listener.shutdown()
         thread.join()
         listener.server_close()
+
+
+@contextmanager
+def served_async(application: Any) -> Iterator[httpx.Client]:
+    """An ASGI application over real HTTP."""
+    config = uvicorn.Config(application, host="127.0.0.1", port=0, log_level="error", lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until = time.monotonic() + 10
+    while not server.started and time.monotonic() < until:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
