@@ -67,6 +67,8 @@ class Answer:
 class Rule:
     """What one handler is about to do; `Requirement` with values, or with functions of the handler's arguments.
 
+    A function takes those of the arguments that it names; `token` is one, the verified `ActionToken`. It runs after the
+    token was verified and before it is used up, so what it raises stops the request with nothing spent.
     `redeem` says what becomes of a token that is for one use (contract §4), before the handler runs: `capture` uses it
     up, `authorize` holds its amount for the handler to capture or void, `never` leaves all that to the handler.
     """
@@ -203,7 +205,7 @@ class ResourceServer(_Guarded):
         Raises `TokenRejected`, `IssuerUnavailable`, and `RuleIncomplete` for a mistake in the rule.
         """
         token = self.verifier.check(self._presented(incoming, rule))
-        requirement = rule.requirement(arguments)
+        requirement = rule.requirement({**arguments, "token": token})
         requirement.check(token)
         if not self._redeems(token, requirement, rule.redeem, self.settlement is not None):
             return Admission(token, None)
@@ -242,7 +244,7 @@ class AsyncResourceServer(_Guarded):
     async def admit(self, incoming: Incoming, rule: Rule, arguments: Mapping[str, object]) -> Admission:
         """See `ResourceServer.admit`."""
         token = await self.verifier.check_async(self._presented(incoming, rule))
-        requirement = await rule.requirement_async(arguments)
+        requirement = await rule.requirement_async({**arguments, "token": token})
         requirement.check(token)
         if not self._redeems(token, requirement, rule.redeem, self.settlement is not None):
             return Admission(token, None)
