@@ -63,11 +63,17 @@ class Issuer:
         self._lock = threading.Lock()
 
     def metadata(self) -> ServerMetadata:
-        """What the server says of itself; read once. Raises `IssuerUnavailable`."""
+        """What the server says of itself, as it was last read. Raises `IssuerUnavailable`."""
         with self._lock:
             if self._metadata is None:
                 self._metadata = self._read_metadata()
             return self._metadata
+
+    def read_again(self) -> None:
+        """Read what the server says of itself anew. Raises `IssuerUnavailable`; then what was known still counts."""
+        metadata = self._read_metadata()
+        with self._lock:
+            self._metadata = metadata
 
     def get_json(self, url: str) -> Mapping[str, object]:
         """A JSON object of at most 512 KiB, without following redirects. Raises `IssuerUnavailable`."""

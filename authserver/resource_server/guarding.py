@@ -6,6 +6,7 @@ The frameworks' own modules (`flask`, `fastapi`, `wsgi`, `asgi`) only carry requ
 import inspect
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, TypeAlias, TypeVar, cast
 from urllib.parse import quote, urlsplit
 
@@ -122,8 +123,12 @@ class Rule:
 def _value(given: object, arguments: Mapping[str, object]) -> object:
     if not callable(given):
         return given
-    names = inspect.signature(given).parameters
-    return given(**{name: arguments[name] for name in names if name in arguments})
+    return given(**{name: arguments[name] for name in _parameters(given) if name in arguments})
+
+
+@lru_cache(maxsize=1_000)
+def _parameters(function: Callable[..., object]) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)
 
 
 class _Guarded:

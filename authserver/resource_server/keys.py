@@ -61,6 +61,8 @@ class IssuerKeys:
 
     def _fetch(self, now: datetime) -> None:
         try:
+            if self._fetched_at is not None:
+                self._issuer.read_again()  # which tokens are for one use may change, too
             document = self._issuer.get_json(self._issuer.metadata().jwks_uri)
             self._keys, self._fetched_at = usable_keys(document, uses=_USES), now
         except (IssuerUnavailable, KeysRefused) as error:

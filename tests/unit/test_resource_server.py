@@ -327,3 +327,20 @@ def test_metadata_of_another_form_are_not_used(issuer: FakeIssuer, changes: dict
     issuer.metadata |= changes
     with pytest.raises(IssuerUnavailable):
         issuer.verifier().verify(issuer.token())
+
+
+def test_what_the_issuer_says_of_itself_is_read_anew_with_its_keys(issuer: FakeIssuer) -> None:
+    verifier, contact = issuer.verifier(), {"authorization_details": [details(datatypes=["contact"])]}
+    assert "phone" in verifier.verify(issuer.token(**contact)).visible
+    issuer.metadata = {"datatypes_supported": {"contact": ["email"], "email": []}}
+    issuer.clock.advance(minutes=5, seconds=1)
+    assert verifier.verify(issuer.token(jti="later", **contact)).visible == {"contact", "email"}
+    issuer.metadata = {"issuer": "https://other.example"}
+    issuer.clock.advance(minutes=5, seconds=1)
+    assert verifier.verify(issuer.token(jti="last", **contact)).visible == {"contact", "email"}
+
+
+def test_data_types_can_be_said_here(issuer: FakeIssuer) -> None:
+    verifier = issuer.verifier(datatypes={"contact": ("fax",)})
+    token = verifier.verify(issuer.token(authorization_details=[details(datatypes=["contact"])]))
+    assert token.visible == {"contact", "fax"}
