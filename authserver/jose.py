@@ -13,6 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 import structlog
@@ -28,6 +29,7 @@ Facts = TypeVar("Facts")
 
 MAX_TOKEN_BYTES = 16_384
 MAX_KEYS = 100
+_LONGEST_USUAL_HEADER = 256
 LEEWAY = timedelta(seconds=30)
 ALGORITHMS = ("ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 
@@ -132,8 +134,17 @@ def read_compact(
         raise TokenRefused("jws.form")
     unverified_header, unverified_claims, unverified_signature = unverified.split(".")
     _decode(unverified_signature)
-    header = _read_header(_read_object(unverified_header, "jws.header", MAX_TOKEN_BYTES), key_in_header)
+    # Those who sign tokens of one kind write one header again and again; a proof's has a key of its own.
+    is_usual = not key_in_header and len(unverified_header) <= _LONGEST_USUAL_HEADER
+    header = (_usual_header if is_usual else _header)(unverified_header, key_in_header)
     return UnverifiedToken(unverified, header, _read_object(unverified_claims, "jws.claims", max_bytes))
+
+
+def _header(unverified: str, key_in_header: bool) -> TokenHeader:
+    return _read_header(_read_object(unverified, "jws.header", MAX_TOKEN_BYTES), key_in_header)
+
+
+_usual_header = lru_cache(maxsize=1_000)(_header)
 
 
 def _decode(unverified: str) -> bytes:
