@@ -86,7 +86,7 @@ class ActionToken:
     jkt: str | None
     status: StatusReference | None
     contains: DatatypeTree = field(repr=False, compare=False)
-    text: str = field(repr=False)
+    text: str = field(repr=False, compare=False)
 
     @property
     def scheme(self) -> str:
