@@ -1,10 +1,17 @@
 """The DPoP package as others would use it: the RFC's own proofs, and both sides of one made here."""
 
+import sqlite3
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from authserver.dpop import Nonces, ProofKey, SeenProofs, read_proof, token_hash
+from authserver.dpop import Nonces, Proof, ProofKey, SeenProofs, SharedSeenProofs, read_proof, token_hash
 from authserver.errors import Refusal
 
 # RFC 9449 §4.1 (figure 2) and §7.1 (figure 12), by the key of its other examples.
@@ -74,3 +81,68 @@ def test_both_sides_agree() -> None:
         seen.use(proof, now)
     assert "PRIVATE" not in repr(key)
     assert str(key.key.as_dict(private=True)["d"]) not in repr(key)
+
+
+# --- memories against replay ------------------------------------------------------------------------------------------
+
+USE_THEM_ALL = """
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from authserver.dpop import Proof, SharedSeenProofs
+from authserver.errors import Refusal
+now, seen, used = datetime.fromtimestamp(1_800_000_000, UTC), SharedSeenProofs(Path(sys.argv[1])), 0
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(200):
+    try:
+        seen.use(Proof("key", str(number), now + timedelta(minutes=5)), now)
+        used += 1
+    except Refusal as refused:
+        assert refused.rule == "dpop.replayed", refused
+print(used)
+"""
+
+
+def test_A100_of_processes_that_share_a_memory_one_uses_each_proof(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", USE_THEM_ALL, str(tmp_path / "proofs.db")]
+    workers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+    used = [int(worker.communicate("go\n", timeout=60)[0]) for worker in workers]
+    assert sum(used) == 200
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["one process", "shared"])
+def test_A100_of_threads_one_uses_a_proof(tmp_path: Path, shared: bool) -> None:
+    now, together = datetime.now(UTC), threading.Barrier(8)
+    seen = SharedSeenProofs(tmp_path / "proofs.db") if shared else SeenProofs()
+    proof = Proof("key", "once", now + timedelta(minutes=5))
+
+    def use(_: int) -> bool:
+        together.wait()
+        try:
+            seen.use(proof, now)
+        except Refusal:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(use, range(8))) == 1
+
+
+def test_a_memory_forgets_what_can_no_longer_be_replayed(tmp_path: Path) -> None:
+    now, seen = datetime.now(UTC), SharedSeenProofs(tmp_path / "proofs.db")
+    for number in range(256):
+        seen.use(Proof("key", str(number), now + timedelta(minutes=5)), now)
+    later = now + timedelta(minutes=6)
+    seen.use(Proof("key", "later", later + timedelta(minutes=5)), later)
+    with closing(sqlite3.connect(tmp_path / "proofs.db")) as looking:
+        assert looking.execute("SELECT count(*) FROM seen").fetchone() == (1,)
+    seen.close()
+    with pytest.raises(Refusal) as refused:  # nobody knows any more: that is a no, and not for ever
+        seen.use(Proof("key", "last", later + timedelta(minutes=5)), later)
+    assert (refused.value.error, refused.value.status) == ("temporarily_unavailable", 503)
