@@ -16,6 +16,7 @@ from authserver.actors import replay
 from authserver.ledger import idempotency
 from authserver.ledger.reservations import release_expired
 from authserver.services import Services
+from authserver.tokens import status_lists
 
 log = structlog.get_logger()
 _BATCH = 200
@@ -32,6 +33,7 @@ class Tidied:
     reservations: int
     idempotency_keys: int
     seen_tokens: int
+    status_lists: int = 0
 
 
 def tidy(services: Services, now: datetime) -> Tidied:
@@ -44,6 +46,7 @@ def tidy(services: Services, now: datetime) -> Tidied:
         reservations=_repeated(services, expired),
         idempotency_keys=_repeated(services, lambda c: idempotency.prune(c, now, _BATCH)),
         seen_tokens=_repeated(services, lambda c: replay.forget(c, now, _BATCH)),
+        status_lists=_repeated(services, lambda c: status_lists.retire(c, now, _BATCH)),
     )
 
 
@@ -100,4 +103,5 @@ def _run(services: Services, stop: threading.Event) -> None:
                 reservations=tidied.reservations,
                 idempotency_keys=tidied.idempotency_keys,
                 seen_tokens=tidied.seen_tokens,
+                status_lists=tidied.status_lists,
             )
