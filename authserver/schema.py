@@ -329,7 +329,7 @@ class AuditEvent(Base):
 
 
 class AuthorizationRequest(Base):
-    """What an agent asks a person to allow, by browser (RFC 9126) or device (RFC 8628), until the agent has its grant."""
+    """What an agent asks a person to allow, by browser (RFC 9126) or device (RFC 8628), until it has its grant."""
 
     __tablename__ = "authorization_requests"
     __table_args__ = (

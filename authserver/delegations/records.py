@@ -176,6 +176,19 @@ def create(connection: Connection, new: NewDelegation, stored: StoredDetails, no
     return delegation_id
 
 
+def change(
+    connection: Connection,
+    link: DelegationRecord,
+    details: DelegationDetails,
+    not_before: datetime,
+    stored: StoredDetails,
+) -> None:
+    """Give a delegation other details; `ledger.terms` brings its budget along in the same transaction."""
+    values = {"details": stored.write(details), "not_before": not_before, "expires_at": details.expires}
+    mine = (_DELEGATIONS.c.root_id == link.root_id) & (_DELEGATIONS.c.id == link.id)
+    connection.execute(_DELEGATIONS.update().where(mine).values(values))
+
+
 def _record(row: Row[tuple[object, ...]], stored: StoredDetails) -> DelegationRecord:
     return DelegationRecord(
         id=row.id,
