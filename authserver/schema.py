@@ -325,6 +325,34 @@ class AuditEvent(Base):
     data: Mapped[str] = mapped_column(Text)  # JSON
 
 
+# --- people who sign in ---------------------------------------------------------------------------------------------
+
+
+class Session(Base):
+    """One browser in which a person is signed in. The row is the session; the browser holds its secret."""
+
+    __tablename__ = "sessions"
+    secret_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    session_id: Mapped[str] = mapped_column(unique=True)  # what the person's list of sessions calls it
+    user_id: Mapped[str] = mapped_column(index=True)
+    amr: Mapped[str]  # a JSON array of RFC 8176's names
+    acr: Mapped[str | None]
+    address: Mapped[str]
+    browser: Mapped[str]
+    authenticated_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Tries(Base):
+    """How often somebody tried to sign in, for one account or from one address, in the window that is running."""
+
+    __tablename__ = "sign_in_tries"
+    key_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    tries: Mapped[int] = mapped_column(Integer)
+    window_ends_at: Mapped[datetime] = mapped_column(index=True)
+
+
 # --- what agents ask people to allow --------------------------------------------------------------------------------
 
 
