@@ -85,15 +85,16 @@ def take(
 ) -> None:
     """Let this person be the one who answers. Raises `Refusal` where another is."""
 
+    _about(record, request)
+    record.data["user"] = user_id
+
     def write(connection: Connection) -> None:
-        _about(record, request)
         if not requests.open_for(connection, request.id, user_id, now):
             raise _unknown("request.taken")
         if request.user_id is None:
-            record.rule = "permit"
-            record.permitted(connection, now)
+            event = Record("consent.opened", record.client_id, record.delegation_id, data=dict(record.data))
+            event.changed(connection, now)
 
-    record.data["user"] = user_id
     services.database.write(write)
 
 
@@ -106,6 +107,11 @@ def opened(services: Services, request_id: str, user_id: str, now: datetime) -> 
         return _seen(services, connection, request, now)
 
     return services.database.read(read)
+
+
+def state_of(services: Services, request_id: str, user_id: str) -> AuthorizationRequest:
+    """How far a request of this person has come, answered or not. Raises `Refusal` (404) where it is not theirs."""
+    return services.database.read(lambda connection: _mine(services, connection, request_id, user_id))
 
 
 def allow(
@@ -166,7 +172,7 @@ def failed(services: Services, request: AuthorizationRequest, error: str, descri
 def _granted(
     services: Services, connection: Connection, seen: Opened, choice: Choice, user_id: str, now: datetime
 ) -> DelegationRecord:
-    details = chosen(seen.details, choice, services.vocabulary)
+    details = chosen(seen.details, choice, services.vocabulary, now)
     if seen.standing is not None:
         return consent.change(services, connection, seen.standing, details, f"user:{user_id}", now)
     return consent.record(

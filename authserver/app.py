@@ -29,6 +29,7 @@ from authserver.errors import Refusal
 from authserver.logs import configure_logging
 from authserver.migration import is_current
 from authserver.pages import answers
+from authserver.pages.signed_in import visitor
 from authserver.services import Services, open_database, open_services
 
 log = structlog.get_logger()
@@ -90,7 +91,7 @@ def _oauth(services: Services) -> Blueprint:
         routes,
         "POST",
         "/oauth/device_authorization",
-        lambda: authorization.start_device(services, request),
+        lambda: authorization.start_device(services, request, visitor(services, request)),
     )
     for method in ("GET", "DELETE"):
         _route(

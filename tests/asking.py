@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import re
 import secrets
 from base64 import urlsafe_b64encode
+from html import unescape
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -12,6 +14,7 @@ import httpx
 from authserver.actors.client_authentication import JWT_SPIFFE
 from authserver.schema import Agent as AgentRow
 from authserver.schema import table_of
+from tests.pages.browser import Visit, csrf_of
 from tests.world import BASKET_HELPER, World
 
 CALLBACK = "https://helper.example/callback"
@@ -111,3 +114,69 @@ def parameters_of(url: str) -> dict[str, str]:
 def fresh_verifier() -> str:
     """Another verifier."""
     return secrets.token_urlsafe(48)
+
+
+# --- the person -----------------------------------------------------------------------------------------------------
+
+_BOX = re.compile(r'<input type="(checkbox|radio)" name="([^"]+)" value="([^"]*)"( checked)?')
+_FIELD = re.compile(r'<input name="([^"]+)"(?: type="date")? value="([^"]*)"')
+
+
+def form_of(page: httpx.Response) -> dict[str, list[str]]:
+    """The consent form as a browser would send it, untouched."""
+    assert page.status_code in (200, 400), page.text
+    form: dict[str, list[str]] = {"decision": ["allow"], "csrf": [csrf_of(page)]}
+    for _, name, value, checked in _BOX.findall(page.text):
+        if checked:
+            form.setdefault(name, []).append(unescape(value))
+    for name, value in _FIELD.findall(page.text):
+        form[name] = [unescape(value)]
+    return form
+
+
+def open_request(visit: Visit, request_uri: str, client_id: str = "basket-helper") -> httpx.Response:
+    """Go where the agent sends the browser."""
+    return visit.get("/oauth/authorize", params={"client_id": client_id, "request_uri": request_uri})
+
+
+def consent_page(visit: Visit, request_uri: str) -> tuple[str, httpx.Response]:
+    """The path of the consent page, and the page."""
+    led = open_request(visit, request_uri)
+    assert led.status_code == 303, led.text
+    path = led.headers["location"]
+    assert path.startswith("/consent/"), path
+    return path, visit.get(path)
+
+
+def send(visit: Visit, path: str, form: dict[str, list[str]]) -> httpx.Response:
+    """Press the button."""
+    return visit.client.post(path, data=form)
+
+
+def allow(visit: Visit, request_uri: str, **changes: list[str]) -> httpx.Response:
+    """Say yes, as a browser does, with some fields changed; `trust` unless another preset is given."""
+    path, page = consent_page(visit, request_uri)
+    return send(visit, path, form_of(page) | {"preset": ["trust"]} | changes)
+
+
+def code_from(answer: httpx.Response) -> str:
+    """The code in the redirect back to the agent."""
+    assert answer.status_code == 303, answer.text
+    return parameters_of(answer.headers["location"])["code"]
+
+
+def grant_by_code(world: World, visit: Visit, **changes: Any) -> dict[str, Any]:
+    """The whole way: ask, allow, come for it."""
+    answer = claim(world, code_from(allow(visit, pushed(world, **changes))))
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def allow_device(visit: Visit, user_code: str, **changes: list[str]) -> httpx.Response:
+    """Type the code of a device, and say yes; gives what the last press led to."""
+    led = visit.post("/device", user_code=user_code)
+    assert led.status_code == 303, led.text
+    path = led.headers["location"]
+    page = visit.get(path)
+    return send(visit, path.split("?")[0], form_of(page) | {"preset": ["trust"]} | changes)

@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 from flask import Request, Response
 
 from authserver import ask, dpop, strict_json
+from authserver.accounts.sessions import Visitor
 from authserver.actors.agents import Agent
 from authserver.ask import Asked
 from authserver.audit.events import Record
@@ -23,7 +24,6 @@ _S256 = re.compile(r"[A-Za-z0-9_-]{43}")  # a SHA-256 in base64url: a code_chall
 _STATE = re.compile(r"[\x20-\x7e]{1,1024}")  # RFC 6749 §A.5
 _PROMPTS = frozenset({"none", "login", "consent", "select_account"})
 _ACTIONS: dict[str, Action] = {"create": "create", "merge": "merge", "replace": "replace"}
-_LONGEST_USER_AGENT = 200
 
 
 def push(services: Services, request: Request) -> Response:
@@ -44,13 +44,13 @@ def push(services: Services, request: Request) -> Response:
     return json_answer({"request_uri": pushed.request_uri, "expires_in": pushed.expires_in}, 201, headers)
 
 
-def start_device(services: Services, request: Request) -> Response:
-    """Answer one device authorization request with its codes."""
+def start_device(services: Services, request: Request, visitor: Visitor) -> Response:
+    """Answer one device authorization request with its codes; `visitor` is where it comes from."""
     record, now = Record("device_authorization"), services.clock.now()
     try:
         form = _form(request)
         caller = _agent_of(services, form, request, record)
-        way = ToDevice(request.remote_addr or "", _user_agent(request))
+        way = ToDevice(visitor.address, visitor.browser)
         codes = ask.ask_by_device(services, _asked(form, services), way, caller, record, now)
     except Refusal as refusal:
         raise _recorded(services, record, refusal) from refusal
@@ -177,10 +177,6 @@ def _proof(services: Services, request: Request) -> dpop.Proof | None:
     nonces = services.nonces if services.settings.dpop.require_nonce else None
     url, now = f"{services.issuer}/oauth/par", services.clock.now()
     return dpop.read_proof(unverified, method="POST", url=url, now=now, nonces=nonces)
-
-
-def _user_agent(request: Request) -> str:
-    return "".join(c for c in request.headers.get("User-Agent", "") if c.isprintable())[:_LONGEST_USER_AGENT]
 
 
 def _bad_details(description: str) -> Refusal:

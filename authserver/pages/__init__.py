@@ -12,7 +12,7 @@ from jinja2 import StrictUndefined
 from authserver import texts
 from authserver.audit.events import Record
 from authserver.errors import Refusal
-from authserver.pages import account, answers, assets, cookies, enrolment, my_agents, sign_in, words
+from authserver.pages import account, answers, assets, consent, cookies, enrolment, my_agents, sign_in, words
 from authserver.pages.signed_in import NotSignedIn
 from authserver.services import Services
 
@@ -26,6 +26,7 @@ _MODULES: tuple[Callable[[Services], list[Route]], ...] = (
     enrolment.routes,
     account.routes,
     my_agents.routes,
+    consent.routes,
 )
 
 

@@ -5,7 +5,7 @@ The choices come from a form that anybody could have changed, so each is held ag
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, date, datetime, time
 from typing import Literal
 
 from authserver.errors import Refusal, Violation
@@ -48,11 +48,13 @@ class Choice:
     total: str | None
     count: str | None
     per_period: tuple[str, ...]
-    expires: datetime | None
+    expires: date | None
     preset: Preset
 
 
-def chosen(asked: DelegationDetails, choice: Choice, vocabulary: Vocabulary) -> DelegationDetails:
+def chosen(
+    asked: DelegationDetails, choice: Choice, vocabulary: Vocabulary, now: datetime
+) -> DelegationDetails:
     """What is granted: `asked`, narrowed by the choice, which asks the person when `preset` says.
 
     Raises `NotChosen` where the person must choose again, and `Refusal` where the form was tampered with.
@@ -61,8 +63,6 @@ def chosen(asked: DelegationDetails, choice: Choice, vocabulary: Vocabulary) -> 
     limits, merchants = _limits(asked.limits, choice), _merchants(asked.merchants, choice)
     locations = _any_kept("locations", asked.locations, choice.locations)
     datatypes = _any_kept("datatypes", asked.datatypes, choice.datatypes)
-    if choice.expires is not None and choice.expires > asked.expires:
-        raise NotChosen("expires", "too_late")
     _enough(actions, locations, merchants, datatypes, vocabulary.catalogue)
     if merchants is not None and not (merchants.categories and merchants.countries):
         limits = merchants = None  # nothing that is left moves money
@@ -74,7 +74,7 @@ def chosen(asked: DelegationDetails, choice: Choice, vocabulary: Vocabulary) -> 
         merchants=merchants,
         datatypes=datatypes or None,
         approval=None,
-        expires=choice.expires or asked.expires,
+        expires=_end(asked.expires, choice.expires, now),
     )
     narrowed = replace(
         narrowed, approval=asking(narrowed, asked.approval, choice.preset, vocabulary.catalogue)
@@ -139,6 +139,18 @@ def _kept(member: str, asked: tuple[str, ...], ticked: Collection[str]) -> tuple
     if wider := [name for name in ticked if name not in asked]:
         raise _wider(member, len(wider), list(asked))
     return tuple(name for name in asked if name in ticked)
+
+
+def _end(asked: datetime, chosen: date | None, now: datetime) -> datetime:
+    """The beginning of the day that was chosen; the day of `asked` is `asked`."""
+    if chosen is None or chosen == asked.date():
+        return asked
+    end = datetime.combine(chosen, time(), UTC)
+    if end > asked:
+        raise NotChosen("expires", "too_late")
+    if end <= now:
+        raise NotChosen("expires", "no_date")
+    return end
 
 
 def _any_kept(
