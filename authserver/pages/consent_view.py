@@ -231,7 +231,11 @@ def _notes(details: DelegationDetails) -> Iterable[str]:
 
 
 def _presets(details: DelegationDetails, catalogue: Catalogue, typed: _Typed) -> Iterable[Asks]:
-    titles = {"strict": _("Ask me each time"), "balanced": _("Ask me about more"), "trust": _("Trust it")}
+    titles = {
+        "strict": _("Strict: ask me each time"),
+        "balanced": _("Balanced: ask me about the larger things"),
+        "trust": _("Trust: ask me as little as it proposes"),
+    }
     chosen = typed.value("preset", "balanced")
     for preset in PRESETS:
         rule = asking(details, details.approval, preset, catalogue)
