@@ -100,7 +100,12 @@ def ask_by_device(world: World, headers: dict[str, str] | None = None, **changes
 
 def poll(world: World, device_code: str, **changes: Any) -> httpx.Response:
     """Ask whether there is an answer."""
-    form = {"grant_type": DEVICE, "device_code": device_code, "client_id": "basket-helper", **as_agent(world)}
+    form: dict[str, Any] = {
+        "grant_type": DEVICE,
+        "device_code": device_code,
+        "client_id": "basket-helper",
+        **as_agent(world),
+    }
     return world.post("/oauth/token", {k: v for k, v in (form | changes).items() if v is not None})
 
 

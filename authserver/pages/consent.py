@@ -107,6 +107,8 @@ def decide(services: Services, request: Request, request_id: str) -> Response:
         return _choose_again(services, signed_in, request_id, form, wrong)
     except Refusal as refusal:
         _recorded(services, record, refusal)
+        if refusal.rule == "delegation.spent":
+            return _choose_again(services, signed_in, request_id, form, NotChosen("limits.total", "spent"))
         return _not_waiting(services, request_id, signed_in, refusal)
     if answered.redirect is not None:
         return answers.redirect_away(answered.redirect)
@@ -311,8 +313,8 @@ def _back(
 ) -> Response:
     """Nothing can be granted here; the way back to the agent is a link, which nobody follows without pressing it."""
     link = answer.failed(services, asked, error, description)
-    spent = error == "invalid_authorization_details"
-    return answers.page("cannot_allow", signed_in, 400, error=error, spent=spent, link=link)
+    ended = error == "invalid_authorization_details"
+    return answers.page("cannot_allow", signed_in, 400, error=error, ended=ended, link=link)
 
 
 def _no_request(refusal: Refusal) -> Response:

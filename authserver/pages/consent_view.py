@@ -118,6 +118,7 @@ class _Typed:
             "empty": _("Leave at least one of these, or say no."),
             "no_amount": _("Enter a number such as 25.00, more than nothing."),
             "no_date": _("Enter a day that is still to come."),
+            "spent": _("More than this was spent or is held already."),
             "too_high": _("You can lower this, not raise it."),
             "too_late": _("You can end it sooner, not later."),
         }[self.wrong.why]

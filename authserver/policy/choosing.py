@@ -25,12 +25,13 @@ Preset = Literal["strict", "balanced", "trust"]
 PRESETS: tuple[Preset, ...] = ("strict", "balanced", "trust")
 
 
+Why = Literal["empty", "no_amount", "no_date", "spent", "too_high", "too_late"]
+
+
 class NotChosen(Exception):
     """A choice that cannot stand as it is; `member` is what to look at again, `why` one of the words of this module."""
 
-    def __init__(
-        self, member: str, why: Literal["empty", "no_amount", "no_date", "too_high", "too_late"]
-    ) -> None:
+    def __init__(self, member: str, why: Why) -> None:
         super().__init__(f"{member} {why}")
         self.member, self.why = member, why
 
