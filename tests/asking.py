@@ -5,6 +5,7 @@ import json
 import re
 import secrets
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping
 from html import unescape
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -86,7 +87,9 @@ def claim(
     return world.post("/oauth/token", kept, headers)
 
 
-def ask_by_device(world: World, headers: dict[str, str] | None = None, **changes: Any) -> httpx.Response:
+def ask_by_device(
+    world: World, headers: Mapping[str, str | bytes] | None = None, **changes: Any
+) -> httpx.Response:
     """Ask as a device does."""
     details = changes.pop("details", None) or world.delegation()
     form: dict[str, Any] = {
@@ -95,7 +98,7 @@ def ask_by_device(world: World, headers: dict[str, str] | None = None, **changes
         **as_agent(world),
     }
     kept = {name: value for name, value in (form | changes).items() if value is not None}
-    return world.post("/oauth/device_authorization", kept, headers)
+    return world.client.post("/oauth/device_authorization", data=kept, headers=dict(headers or {}))
 
 
 def poll(world: World, device_code: str, **changes: Any) -> httpx.Response:

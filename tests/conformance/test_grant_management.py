@@ -47,11 +47,11 @@ def ledger_is_right(world: World) -> bool:
 # --- the API (§6) ---------------------------------------------------------------------------------------------------
 
 
-def test_6_4_the_bearer_of_a_grant_reads_what_it_allows(world: World) -> None:
+def test_6_4_the_bearer_of_a_grant_reads_what_it_allows(sqlite_world: World) -> None:
     """§6.4; contract §5: not what is spent."""
-    granted = world.granted()
-    assert paying(world, granted.grant, "42.50").status_code == 200
-    answer = query(world, granted.grant_id, granted.grant)
+    granted = sqlite_world.granted()
+    assert paying(sqlite_world, granted.grant, "42.50").status_code == 200
+    answer = query(sqlite_world, granted.grant_id, granted.grant)
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     body = answer.json()
     assert (body["grant_id"], body["active"]) == (granted.grant_id, True)
@@ -71,14 +71,14 @@ def test_6_4_the_agent_itself_is_told_what_is_spent(world: World) -> None:
     assert by_form.json()["spent"] == spent
 
 
-def test_6_4_an_ended_grant_is_not_active(world: World) -> None:
-    granted = world.granted()
-    assert world.client.request(
-        "DELETE", f"/oauth/grants/{granted.grant_id}", data=as_agent(world)
+def test_6_4_an_ended_grant_is_not_active(sqlite_world: World) -> None:
+    granted = sqlite_world.granted()
+    assert sqlite_world.client.request(
+        "DELETE", f"/oauth/grants/{granted.grant_id}", data=as_agent(sqlite_world)
     ).status_code == (204)
-    body = query(world, granted.grant_id, granted.grant).json()
+    body = query(sqlite_world, granted.grant_id, granted.grant).json()
     assert body["active"] is False
-    world.refuses(world.exchange(granted.grant), "invalid_request")
+    sqlite_world.refuses(sqlite_world.exchange(granted.grant), "invalid_request")
 
 
 def test_6_5_delete_ends_it_with_204_and_no_body(world: World) -> None:
@@ -164,29 +164,29 @@ def test_5_4_a_grant_that_is_not_to_be_had_is_invalid_grant_id(shared_world: Wor
         shared_world.refuses(answer, "invalid_grant_id")
 
 
-def test_5_4_another_persons_grant_is_invalid_grant_id(world: World) -> None:
+def test_5_4_another_persons_grant_is_invalid_grant_id(sqlite_world: World) -> None:
     """§5.4: "logged in user doesn't match"; told on a page, whose link leads back."""
-    granted = world.granted()
-    request_uri = pushed(world, grant_management_action="replace", grant_id=granted.grant_id)
-    with signed_in(world, "grace") as other:
+    granted = sqlite_world.granted()
+    request_uri = pushed(sqlite_world, grant_management_action="replace", grant_id=granted.grant_id)
+    with signed_in(sqlite_world, "grace") as other:
         path = open_request(other, request_uri).headers["location"]
         page = other.get(path)
         assert page.status_code == 400
         assert "error=invalid_grant_id" in page.text
         form = {"csrf": [other.csrf], "decision": ["allow"], "actions": ["catalog.search"]}
         assert send(other, path, form).status_code == 400
-    assert query(world, granted.grant_id, granted.grant).json()["authorization_details"] == [
+    assert query(sqlite_world, granted.grant_id, granted.grant).json()["authorization_details"] == [
         granted.details.to_json()
     ]
 
 
-def test_5_2_create_makes_a_grant_of_its_own(world: World) -> None:
+def test_5_2_create_makes_a_grant_of_its_own(sqlite_world: World) -> None:
     """§5.2: "a fresh grant", beside the one that is there (§3.5: concurrent grants)."""
-    with signed_in(world) as visit:
-        one = grant_by_code(world, visit, grant_management_action="create")
-        other = grant_by_code(world, visit)
+    with signed_in(sqlite_world) as visit:
+        one = grant_by_code(sqlite_world, visit, grant_management_action="create")
+        other = grant_by_code(sqlite_world, visit)
     assert one["grant_id"] != other["grant_id"]
-    assert query(world, one["grant_id"], one["access_token"]).json()["active"]
+    assert query(sqlite_world, one["grant_id"], one["access_token"]).json()["active"]
 
 
 def test_5_2_replace_gives_the_same_grant_other_terms(world: World) -> None:
@@ -264,14 +264,14 @@ def test_5_2_what_is_spent_cannot_be_taken_back_by_lower_limits(world: World) ->
     assert ledger_is_right(world)
 
 
-def test_5_2_a_grant_keeps_its_currency(world: World) -> None:
+def test_5_2_a_grant_keeps_its_currency(sqlite_world: World) -> None:
     """There is no conversion."""
-    register_redirect_uris(world, CALLBACK)
-    granted = world.granted()
+    register_redirect_uris(sqlite_world, CALLBACK)
+    granted = sqlite_world.granted()
     for action in ("merge", "replace"):
-        asked = world.delegation(limits={"currency": "USD", "per_action": "1.00", "total": "2.00"})
-        answer = push(world, details=asked, grant_management_action=action, grant_id=granted.grant_id)
-        world.refuses(answer, "invalid_authorization_details")
+        asked = sqlite_world.delegation(limits={"currency": "USD", "per_action": "1.00", "total": "2.00"})
+        answer = push(sqlite_world, details=asked, grant_management_action=action, grant_id=granted.grant_id)
+        sqlite_world.refuses(answer, "invalid_authorization_details")
 
 
 def test_5_2_windows_of_new_rules_count_what_was_spent_before_and_hold_what_is_given_back(

@@ -46,35 +46,35 @@ def test_3_5_a_device_waits_and_then_has_its_grant(world: World) -> None:
     assert world.exchange(body["access_token"]).status_code == 200
 
 
-def test_3_5_who_asks_too_fast_waits_longer(world: World) -> None:
+def test_3_5_who_asks_too_fast_waits_longer(sqlite_world: World) -> None:
     """§3.5: `slow_down`, and 5 seconds more from then on."""
-    asked = ask_by_device(world).json()
-    world.refuses(poll(world, asked["device_code"]), "authorization_pending")
-    world.clock.advance(seconds=4)
-    world.refuses(poll(world, asked["device_code"]), "slow_down")
-    world.clock.advance(seconds=9)
-    world.refuses(poll(world, asked["device_code"]), "slow_down")
-    world.clock.advance(seconds=15)
-    world.refuses(poll(world, asked["device_code"]), "authorization_pending")
+    asked = ask_by_device(sqlite_world).json()
+    sqlite_world.refuses(poll(sqlite_world, asked["device_code"]), "authorization_pending")
+    sqlite_world.clock.advance(seconds=4)
+    sqlite_world.refuses(poll(sqlite_world, asked["device_code"]), "slow_down")
+    sqlite_world.clock.advance(seconds=9)
+    sqlite_world.refuses(poll(sqlite_world, asked["device_code"]), "slow_down")
+    sqlite_world.clock.advance(seconds=15)
+    sqlite_world.refuses(poll(sqlite_world, asked["device_code"]), "authorization_pending")
 
 
-def test_3_5_a_person_who_says_no_is_access_denied(world: World) -> None:
+def test_3_5_a_person_who_says_no_is_access_denied(sqlite_world: World) -> None:
     """§3.5."""
-    asked = ask_by_device(world).json()
-    with signed_in(world) as visit:
+    asked = ask_by_device(sqlite_world).json()
+    with signed_in(sqlite_world) as visit:
         led = allow_device(visit, asked["user_code"], decision=["deny"])
         assert "You said no" in visit.get(led.headers["location"]).text
-    with world.nothing_happens("device_code.denied", "device_code.refused"):
-        world.refuses(poll(world, asked["device_code"]), "access_denied")
+    with sqlite_world.nothing_happens("device_code.denied", "device_code.refused"):
+        sqlite_world.refuses(poll(sqlite_world, asked["device_code"]), "access_denied")
 
 
-def test_3_5_a_code_that_is_over_is_expired_token(world: World) -> None:
+def test_3_5_a_code_that_is_over_is_expired_token(sqlite_world: World) -> None:
     """§3.5; and its user code leads nowhere."""
-    asked = ask_by_device(world).json()
-    world.clock.advance(seconds=600)
-    with world.nothing_happens("device_code.expired", "device_code.refused"):
-        world.refuses(poll(world, asked["device_code"]), "expired_token")
-    with signed_in(world) as visit:
+    asked = ask_by_device(sqlite_world).json()
+    sqlite_world.clock.advance(seconds=600)
+    with sqlite_world.nothing_happens("device_code.expired", "device_code.refused"):
+        sqlite_world.refuses(poll(sqlite_world, asked["device_code"]), "expired_token")
+    with signed_in(sqlite_world) as visit:
         assert "has expired" in visit.post("/device", user_code=asked["user_code"]).text
 
 
@@ -108,10 +108,10 @@ def test_3_3_1_the_complete_uri_fills_the_code_in_and_waits_for_the_person(
         assert len(shared_world.events()) == before
 
 
-def test_5_4_the_page_shows_what_asks_and_from_where(world: World) -> None:
+def test_5_4_the_page_shows_what_asks_and_from_where(sqlite_world: World) -> None:
     """§5.4: against remote phishing: the device's address, what it says it is, its code and the time."""
-    asked = ask_by_device(world, {"User-Agent": "Kettle/2.1 <b>"})
-    with signed_in(world) as visit:
+    asked = ask_by_device(sqlite_world, {"User-Agent": "Kettle/2.1 <b>"})
+    with signed_in(sqlite_world) as visit:
         led = visit.post("/device", user_code=asked.json()["user_code"])
         text = visit.get(led.headers["location"]).text
     assert "Kettle/2.1 &lt;b&gt;" in text
@@ -120,23 +120,23 @@ def test_5_4_the_page_shows_what_asks_and_from_where(world: World) -> None:
     assert "Go on only if you started this yourself" in text
 
 
-def test_a_code_that_is_not_of_this_request_is_not_shown(world: World) -> None:
+def test_a_code_that_is_not_of_this_request_is_not_shown(sqlite_world: World) -> None:
     """What stands in the address is not believed."""
-    asked = ask_by_device(world).json()
-    with signed_in(world) as visit:
+    asked = ask_by_device(sqlite_world).json()
+    with signed_in(sqlite_world) as visit:
         path = visit.post("/device", user_code=asked["user_code"]).headers["location"].split("?")[0]
         assert "The code it shows" not in visit.get(f"{path}?user_code=BBBB-BBBB").text
         assert "The code it shows" in visit.get(f"{path}?user_code={asked['user_code']}").text
 
 
-def test_a_second_press_is_the_same_answer(world: World) -> None:
+def test_a_second_press_is_the_same_answer(sqlite_world: World) -> None:
     """One request, one grant."""
-    asked = ask_by_device(world).json()
-    with signed_in(world) as visit:
+    asked = ask_by_device(sqlite_world).json()
+    with signed_in(sqlite_world) as visit:
         path = visit.post("/device", user_code=asked["user_code"]).headers["location"].split("?")[0]
         form = form_of(visit.get(path))
         assert [send(visit, path, form).status_code for _ in range(2)] == [303, 303]
-    assert [e["event"] for e in world.events()].count("delegation.created") == 1
+    assert [e["event"] for e in sqlite_world.events()].count("delegation.created") == 1
 
 
 def test_4_the_metadata_names_the_endpoint(shared_world: World) -> None:

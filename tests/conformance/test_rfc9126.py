@@ -147,12 +147,12 @@ def test_4_another_person_cannot_take_it(shared_world: World, shared_visit: Visi
         assert send(other, path, form).status_code == 404
 
 
-def test_4_an_expired_request_uri_leads_nowhere(world: World) -> None:
+def test_4_an_expired_request_uri_leads_nowhere(sqlite_world: World) -> None:
     """§4: "If the request_uri has expired, the authorization server MUST reject the request as invalid"."""
-    request_uri = pushed(world)
-    with signed_in(world) as visit:
+    request_uri = pushed(sqlite_world)
+    with signed_in(sqlite_world) as visit:
         path, page = consent_page(visit, request_uri)
-        world.clock.advance(seconds=world.services.settings.authorization.request_lifetime)
+        sqlite_world.clock.advance(seconds=sqlite_world.services.settings.authorization.request_lifetime)
         late = open_request(visit, request_uri)
         assert (late.status_code, "location" in late.headers) == (400, False)
         assert "expired" in late.text
@@ -228,11 +228,13 @@ def test_prompt_none_asks_nobody(shared_world: World, shared_visit: Visit, signe
 
 
 @pytest.mark.parametrize("changes", [{"prompt": "login"}, {"max_age": "0"}, {"acr_values": "phr"}])
-def test_who_signed_in_before_the_request_proves_it_anew(world: World, changes: dict[str, str]) -> None:
+def test_who_signed_in_before_the_request_proves_it_anew(
+    sqlite_world: World, changes: dict[str, str]
+) -> None:
     """RFC 9470 §5, OpenID Connect Core §3.1.2.1."""
-    with signed_in(world) as visit:
-        world.clock.advance(seconds=2)
-        led = open_request(visit, pushed(world, **changes))
+    with signed_in(sqlite_world) as visit:
+        sqlite_world.clock.advance(seconds=2)
+        led = open_request(visit, pushed(sqlite_world, **changes))
     assert led.headers["location"].startswith("/sign-in?next=")
     assert led.headers["location"].endswith("&again=1")
 
