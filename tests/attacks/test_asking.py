@@ -349,15 +349,12 @@ def test_A106_a_grant_of_either_flow_is_held_to_all_that_one_of_an_operator_is(
             allow_device(visit, asked["user_code"])
             grant = poll(sqlite_world, asked["device_code"]).json()["access_token"]
     with sqlite_world.nothing_happens("limits.per_action"):
-        refused = sqlite_world.exchange(
-            grant, action=sqlite_world.action(amount={"currency": "EUR", "value": "80.01"})
-        )
+        too_much = sqlite_world.action(amount={"currency": "EUR", "value": "80.01"})
+        refused = sqlite_world.exchange(grant, action=too_much)
+        sqlite_world.refuses(refused, "invalid_authorization_details", constraint="limits.per_action")
+    with sqlite_world.nothing_happens():
         stolen = sqlite_world.exchange(grant, actor_token=sqlite_world.assertion(PRICE_SCOUT))
         sqlite_world.refuses(stolen, "invalid_request")
-    with sqlite_world.nothing_happens():
-        sqlite_world.refuses(
-            sqlite_world.exchange(grant, actor_token=sqlite_world.assertion(PRICE_SCOUT)), "invalid_request"
-        )
     assert sqlite_world.exchange(grant).status_code == 200
 
 
