@@ -14,12 +14,13 @@ from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
 from flask import Request, Response
 from werkzeug.datastructures import Headers
 
-from authserver import exchange, strict_json
+from authserver import exchange, holder, strict_json
 from authserver.actors.client_authentication import ClientCredentials
 from authserver.endpoints.answers import error_answer, json_answer
 from authserver.endpoints.forms import Form, read_form
 from authserver.errors import Refusal
-from authserver.exchange import Attempt, ExchangeRequest, Issued
+from authserver.exchange import ExchangeRequest, Issued
+from authserver.holder import Attempt, Presented
 from authserver.ledger import idempotency
 from authserver.policy.details import ActionDetails, action_from_scope, parse_authorization_details
 from authserver.services import Services
@@ -61,7 +62,7 @@ class TokenExchangeGrant(BaseGrant, TokenEndpointMixin):
         now = services.clock.now()
         issued = exchange.exchange(services, self.parsed, self.request.attempt, now)
         headers = []
-        if self.parsed.unverified_proof is not None:
+        if self.parsed.presented.unverified_proof is not None:
             headers.append(("DPoP-Nonce", services.nonces.make(now)))
         return 200, _answer(issued, int(now.timestamp())), headers
 
@@ -83,7 +84,7 @@ class TokenEndpoint(AuthlibServer):
             return self._granted(token_request)
         except Refusal as refusal:
             if refusal.status < 500:
-                exchange.refused(self.services, attempt, refusal, self.services.clock.now())
+                holder.refused(self.services, attempt, refusal, self.services.clock.now())
             return error_answer(refusal)
 
     def _granted(self, request: TokenRequest) -> Response:
@@ -129,10 +130,7 @@ def parse_exchange(form: Form, headers: Headers, services: Services) -> Exchange
     _completion_mode(form)
     asked, by_scope = _asked(form, services)
     return ExchangeRequest(
-        unverified_subject_token=subject_token,
-        unverified_actor_token=actor_token,
-        unverified_proof=_proof(headers),
-        credentials=credentials(form, headers),
+        presented=Presented(subject_token, actor_token, _proof(headers), credentials(form, headers)),
         asked=asked,
         by_scope=by_scope,
         resource=_target(form, "resource"),
