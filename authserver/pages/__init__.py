@@ -12,7 +12,18 @@ from jinja2 import StrictUndefined
 from authserver import texts
 from authserver.audit.events import Record
 from authserver.errors import Refusal
-from authserver.pages import account, answers, assets, cookies, enrolment, my_agents, passkeys, sign_in, words
+from authserver.pages import (
+    account,
+    answers,
+    assets,
+    cookies,
+    enrolment,
+    exports,
+    my_agents,
+    passkeys,
+    sign_in,
+    words,
+)
 from authserver.pages.signed_in import NotSignedIn
 from authserver.services import Services
 
@@ -27,6 +38,7 @@ _MODULES: tuple[Callable[[Services], list[Route]], ...] = (
     enrolment.routes,
     account.routes,
     my_agents.routes,
+    exports.routes,
 )
 
 
