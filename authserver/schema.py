@@ -353,6 +353,41 @@ class Tries(Base):
     window_ends_at: Mapped[datetime] = mapped_column(index=True)
 
 
+class Passkey(Base):
+    """A WebAuthn credential with which somebody signs in."""
+
+    __tablename__ = "passkeys"
+    credential_id: Mapped[bytes] = mapped_column(primary_key=True)
+    passkey_id: Mapped[str] = mapped_column(unique=True)  # what pages call it
+    user_id: Mapped[str] = mapped_column(index=True)
+    public_key: Mapped[bytes]
+    sign_count: Mapped[int]
+    browser: Mapped[str]  # where it was made
+    created_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+
+class Challenge(Base):
+    """What this server asked for once and takes once: a passkey's challenge, the state of an upstream sign-in."""
+
+    __tablename__ = "sign_in_challenges"
+    challenge_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    purpose: Mapped[str]  # enrol | passkey | upstream
+    bound_to: Mapped[bytes]  # the hash of the browser's token against forged requests
+    data: Mapped[str] = mapped_column(Text)  # JSON
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class UpstreamIdentity(Base):
+    """Who a user is at the upstream OpenID provider: linked at the first sign-in, and by `sub` from then on."""
+
+    __tablename__ = "upstream_identities"
+    issuer: Mapped[str] = mapped_column(primary_key=True)
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(index=True)
+    linked_at: Mapped[datetime]
+
+
 # --- what agents ask people to allow --------------------------------------------------------------------------------
 
 

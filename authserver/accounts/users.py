@@ -114,6 +114,12 @@ def set_password(connection: Connection, user_id: str, password_hash: str) -> No
     connection.execute(update(_TABLE).where(_TABLE.c.user_id == user_id).values(password_hash=password_hash))
 
 
+def has_password(connection: Connection, user_id: str) -> bool:
+    """Whether a user can sign in with a password."""
+    found = select(_TABLE.c.password_hash).where(_TABLE.c.user_id == user_id)
+    return connection.scalar(found) is not None
+
+
 def _enrols(unverified_secret: str, now: datetime) -> ColumnElement[bool]:
     secret_hash = hashlib.sha256(unverified_secret.encode()).digest()
     return and_(

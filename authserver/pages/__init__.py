@@ -12,7 +12,19 @@ from jinja2 import StrictUndefined
 from authserver import texts
 from authserver.audit.events import Record
 from authserver.errors import Refusal
-from authserver.pages import account, answers, assets, consent, cookies, enrolment, my_agents, sign_in, words
+from authserver.pages import (
+    account,
+    answers,
+    assets,
+    consent,
+    cookies,
+    enrolment,
+    exports,
+    my_agents,
+    passkeys,
+    sign_in,
+    words,
+)
 from authserver.pages.signed_in import NotSignedIn
 from authserver.services import Services
 
@@ -23,9 +35,11 @@ Route = tuple[str, str, Answer]  # method, path, what answers
 # One line for each module of pages.
 _MODULES: tuple[Callable[[Services], list[Route]], ...] = (
     sign_in.routes,
+    passkeys.routes,
     enrolment.routes,
     account.routes,
     my_agents.routes,
+    exports.routes,
     consent.routes,
 )
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from flask import Request, Response, request
 
-from authserver import sign_in
-from authserver.accounts import sessions
+from authserver import sign_in, sign_in_passkey
+from authserver.accounts import passkeys, sessions
 from authserver.pages import answers, cookies
 from authserver.pages.enrolment import read_new_password
 from authserver.pages.signed_in import SignedIn, require, require_recent, visitor
@@ -53,7 +53,19 @@ def end(services: Services, request: Request, session_id: str) -> Response:
 
 def _page(services: Services, signed_in: SignedIn, status: int = 200, message: str | None = None) -> Response:
     now, lasting = services.clock.now(), sign_in.lasting(services)
-    found = services.database.read(
-        lambda connection: sessions.of_user(connection, signed_in.user.user_id, lasting, now)
+    user_id = signed_in.user.user_id
+    found, kept = services.database.read(
+        lambda connection: (
+            sessions.of_user(connection, user_id, lasting, now),
+            passkeys.of_user(connection, user_id),
+        )
     )
-    return answers.page("account", signed_in, status, sessions=found, message=message)
+    return answers.page(
+        "account",
+        signed_in,
+        status,
+        sessions=found,
+        kept=kept,
+        passkeys=sign_in_passkey.are_possible(services),
+        message=message,
+    )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from flask import Request, Response, request
 
-from authserver import sign_in
+from authserver import sign_in, sign_in_passkey
 from authserver.accounts.users import User
 from authserver.members import parse_password
 from authserver.pages import answers, cookies
@@ -24,7 +24,7 @@ def routes(services: Services) -> list[tuple[str, str, Callable[..., Response]]]
 
 def show(services: Services, secret: str) -> Response:
     """The form. To look at it does not use the link up: programs look at links before people do (threats A84)."""
-    return _form(sign_in.enrolling(services, secret, services.clock.now()))
+    return form_page(services, sign_in.enrolling(services, secret, services.clock.now()))
 
 
 def set_password(services: Services, request: Request, secret: str) -> Response:
@@ -34,7 +34,7 @@ def set_password(services: Services, request: Request, secret: str) -> Response:
     try:
         password = read_new_password(form.one("password"), form.one("repeated"))
     except NotAValue as error:
-        return _form(user, 400, str(error))
+        return form_page(services, user, 400, str(error))
     session = sign_in.enrol_password(services, secret, password, visitor(services, request), now)
     response = answers.redirect("/")
     cookies.write(services, response, cookies.SESSION, session.secret)
@@ -51,5 +51,7 @@ def read_new_password(unverified: str | None, unverified_repeated: str | None) -
         raise NotAValue(_("Take a password of at least 12 characters.")) from error
 
 
-def _form(user: User, status: int = 200, message: str | None = None) -> Response:
-    return answers.page("enrol", None, status, user=user, message=message)
+def form_page(services: Services, user: User, status: int = 200, message: str | None = None) -> Response:
+    """The page itself; with a word about what was not right."""
+    possible = sign_in_passkey.are_possible(services)
+    return answers.page("enrol", None, status, user=user, message=message, passkeys=possible)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from flask import Request, Response, request
 
-from authserver import sign_in
+from authserver import sign_in, sign_in_passkey
 from authserver.errors import Refusal
 from authserver.pages import answers, cookies
 from authserver.pages.signed_in import look, visitor
@@ -28,7 +28,7 @@ def show(services: Services, request: Request) -> Response:
     if signed_in is not None and not again:
         return answers.redirect(next_path)
     username = signed_in.user.username if signed_in else ""
-    return _form(username, next_path, again=signed_in is not None)
+    return form_page(services, username, next_path, again=signed_in is not None)
 
 
 def by_password(services: Services, request: Request) -> Response:
@@ -47,7 +47,10 @@ def by_password(services: Services, request: Request) -> Response:
     except Refusal as refusal:
         if refusal.status not in (403, 429):
             raise
-        return _form(username, next_path, again=before is not None, refusal=refusal)
+        message = _("The user name or the password is not right.")
+        return form_page(
+            services, username, next_path, again=before is not None, refusal=refusal, message=message
+        )
     response = answers.redirect(next_path)
     cookies.write(services, response, cookies.SESSION, session.secret)
     return response
@@ -64,14 +67,18 @@ def sign_out(services: Services, request: Request) -> Response:
     return response
 
 
-def _form(username: str, next_path: str, *, again: bool, refusal: Refusal | None = None) -> Response:
-    message = None
-    if refusal is not None:
-        message = (
-            _("Too many tries. Wait a few minutes, then try again.")
-            if refusal.status == 429
-            else _("The user name or the password is not right.")
-        )
+def form_page(
+    services: Services,
+    username: str,
+    next_path: str,
+    *,
+    again: bool,
+    refusal: Refusal | None = None,
+    message: str | None = None,
+) -> Response:
+    """The page itself; after a refusal with a word about it."""
+    if refusal is not None and refusal.status == 429:
+        message = _("Too many tries. Wait a few minutes, then try again.")
     response = answers.page(
         "sign_in",
         None,
@@ -80,6 +87,7 @@ def _form(username: str, next_path: str, *, again: bool, refusal: Refusal | None
         next=next_path,
         again=again,
         message=message,
+        passkeys=sign_in_passkey.are_possible(services),
     )
     for name, value in refusal.headers.items() if refusal else ():
         response.headers[name] = value

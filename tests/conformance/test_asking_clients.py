@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from joserfc.jwk import ECKey
-from requests_oauth2client import DeviceAuthorizationPoolingJob, OAuth2Client, PrivateKeyJwt
+from requests_oauth2client import DeviceAuthorizationPollingJob, OAuth2Client, PrivateKeyJwt
 
 from authserver.schema import Agent as AgentRow
 from authserver.schema import table_of
@@ -122,7 +122,7 @@ def test_requests_oauth2client_gets_a_grant_by_device(
     asking_world: World, visit: Visit, python_client: OAuth2Client
 ) -> None:
     asked = python_client.authorize_device(authorization_details=json.dumps([asking_world.delegation()]))
-    job = DeviceAuthorizationPoolingJob(python_client, asked.device_code, interval=0, slow_down_interval=0)
+    job = DeviceAuthorizationPollingJob(python_client, asked.device_code, interval=0, slow_down_interval=0)
     assert job() is None
     assert allow_device(visit, asked.user_code).status_code == 303
     token = job()
