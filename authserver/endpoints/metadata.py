@@ -33,6 +33,7 @@ def metadata(services: Services) -> dict[str, object]:
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "prompt_values_supported": ["none", "login", "consent", "select_account"],
+        "acr_values_supported": ["phr"],  # by a passkey (OpenID Connect EAP ACR Values)
         "authorization_response_iss_parameter_supported": True,
         "scopes_supported": [
             name for name in services.vocabulary.catalogue.names if not _needs(services, name)

@@ -26,8 +26,6 @@ from authserver.services import Services
 from authserver.texts import _
 
 _MINUTE = timedelta(minutes=1)
-# RFC 8176: what a passkey leaves in `amr`; "phr" asks for no less (OpenID Connect EAP ACR values).
-_PHISHING_RESISTANT = frozenset({"hwk", "swk", "pop"})
 
 
 def routes(services: Services) -> list[tuple[str, str, Callable[..., Response]]]:
@@ -203,8 +201,7 @@ def _recent_enough(services: Services, request: Request, asked: AuthorizationReq
 
 def _unmet(asked: AuthorizationRequest, signed_in: SignedIn) -> bool:
     wanted = asked.way.acr_values if isinstance(asked.way, ToBrowser) else ()
-    met = signed_in.acr in wanted or ("phr" in wanted and _PHISHING_RESISTANT & {*signed_in.amr})
-    return bool(wanted) and not met
+    return bool(wanted) and signed_in.acr not in wanted
 
 
 # --- what is shown --------------------------------------------------------------------------------------------------
