@@ -129,8 +129,8 @@ class Story:
         expect("€200 in all" in page.sentence, "the page says something else", page.sentence)
         callback = self.ada.allows(page, total="120.00", preset="trust")
         self.say.tell(
-            "She lowers the total to €120.00, lets it ask her as it proposes, and allows it. The browser goes back to Basket Helper"
-            " with a code, which only Basket Helper can use, once, within a minute."
+            "She lowers the total to €120.00, lets it ask her as it proposes, and allows it. The browser goes back to"
+            " Basket Helper with a code, which only Basket Helper can use, once, within a minute."
         )
         self.consent = self.helper.asking.claim(asked, callback)
         expect(self.consent.details["limits"]["total"] == "120.00", "more was granted", self.consent.details)

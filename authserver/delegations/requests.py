@@ -17,6 +17,8 @@ from authserver.schema import table_of
 _TABLE = table_of(RequestRow)
 # How long an answered request is remembered: a code that comes again is known for one that was used (RFC 6749 §4.1.2).
 _REMEMBERED = timedelta(days=1)
+# And one that nobody answered: its device is told for a while that it came too late.
+_REMEMBERED_UNANSWERED = timedelta(minutes=10)
 
 Action = Literal["create", "merge", "replace"]
 
@@ -189,7 +191,8 @@ def given_up(connection: Connection, id: str) -> None:
 
 def prune(connection: Connection, now: datetime, most: int) -> int:
     """Forget up to `most` requests that ended a while ago; returns how many."""
-    old = select(_TABLE.c.id).where(_TABLE.c.expires_at <= now - _REMEMBERED).limit(most)
+    unanswered = (_TABLE.c.state == "waiting") & (_TABLE.c.expires_at <= now - _REMEMBERED_UNANSWERED)
+    old = select(_TABLE.c.id).where((_TABLE.c.expires_at <= now - _REMEMBERED) | unanswered).limit(most)
     return connection.execute(delete(_TABLE).where(_TABLE.c.id.in_(old))).rowcount
 
 
