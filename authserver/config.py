@@ -22,7 +22,7 @@ from pydantic_settings import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from authserver.values import is_loopback
+from authserver.values import is_loopback, parse_name
 
 # The server is run from a checkout, by an editable install: config/ and migrations/ are beside the package.
 # A wheel brings both into its environment's share/authserver instead (pyproject.toml, data-files).
@@ -100,6 +100,10 @@ def _trust_domain_name(value: str) -> str:
     return value
 
 
+def _page_name(value: str) -> str:
+    return parse_name(value)
+
+
 Section = TypeVar("Section", bound=BaseModel)
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 
@@ -148,6 +152,16 @@ class DelegationsSettings(_Section):
     longest_days: int = Field(default=90, ge=1, le=3660)
 
 
+class AuthorizationSettings(_Section):
+    """How long an agent's request to a person may take. Times are in seconds."""
+
+    request_lifetime: int = Field(default=300, ge=10, le=599)
+    code_lifetime: int = Field(default=60, ge=5, le=60)
+    device_lifetime: int = Field(default=600, ge=60, le=1_800)
+    device_interval: int = Field(default=5, ge=1, le=60)
+    user_code_tries: int = Field(default=5, ge=1, le=100)
+
+
 class LedgerSettings(_Section):
     """What the ledger holds for agents."""
 
@@ -159,6 +173,19 @@ class DpopSettings(_Section):
 
     require_nonce: bool = True
     nonce_lifetime: int = Field(default=300, ge=10, le=3600)
+
+
+class PagesSettings(_Section):
+    """What people see, and how they stay signed in. Times are in seconds."""
+
+    site_name: Annotated[str, AfterValidator(_page_name)] = "authserver"
+    reauthenticate_after: int = Field(default=300, ge=30, le=86_400)
+    session_idle: int = Field(default=1_800, ge=60, le=2_592_000)
+    session_longest: int = Field(default=43_200, ge=60, le=2_592_000)
+    tries_per_account: int = Field(default=10, ge=3, le=1_000)
+    tries_per_address: int = Field(default=100, ge=3, le=100_000)
+    tries_window: int = Field(default=900, ge=60, le=86_400)
+    proxies: int = Field(default=0, ge=0, le=10)
 
 
 class LogSettings(_Section):
@@ -230,8 +257,10 @@ class Settings(BaseSettings):
     keys: KeysSettings = KeysSettings()
     catalogue: CatalogueSettings = CatalogueSettings()
     delegations: DelegationsSettings = DelegationsSettings()
+    authorization: AuthorizationSettings = AuthorizationSettings()
     ledger: LedgerSettings = LedgerSettings()
     dpop: DpopSettings = DpopSettings()
+    pages: PagesSettings = PagesSettings()
     log: LogSettings = LogSettings()
     trust_domains: tuple[TrustDomainSettings, ...]
 

@@ -323,3 +323,97 @@ class AuditEvent(Base):
     action_id: Mapped[str | None]
     rule: Mapped[str | None]
     data: Mapped[str] = mapped_column(Text)  # JSON
+
+
+# --- people who sign in ---------------------------------------------------------------------------------------------
+
+
+class Session(Base):
+    """One browser in which a person is signed in. The row is the session; the browser holds its secret."""
+
+    __tablename__ = "sessions"
+    secret_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    session_id: Mapped[str] = mapped_column(unique=True)  # what the person's list of sessions calls it
+    user_id: Mapped[str] = mapped_column(index=True)
+    amr: Mapped[str]  # a JSON array of RFC 8176's names
+    acr: Mapped[str | None]
+    address: Mapped[str]
+    browser: Mapped[str]
+    authenticated_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Tries(Base):
+    """How often somebody tried to sign in, for one account or from one address, in the window that is running."""
+
+    __tablename__ = "sign_in_tries"
+    key_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    tries: Mapped[int] = mapped_column(Integer)
+    window_ends_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Passkey(Base):
+    """A WebAuthn credential with which somebody signs in."""
+
+    __tablename__ = "passkeys"
+    credential_id: Mapped[bytes] = mapped_column(primary_key=True)
+    passkey_id: Mapped[str] = mapped_column(unique=True)  # what pages call it
+    user_id: Mapped[str] = mapped_column(index=True)
+    public_key: Mapped[bytes]
+    sign_count: Mapped[int]
+    browser: Mapped[str]  # where it was made
+    created_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+
+class Challenge(Base):
+    """What this server asked for once and takes once: a passkey's challenge, the state of an upstream sign-in."""
+
+    __tablename__ = "sign_in_challenges"
+    challenge_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    purpose: Mapped[str]  # enrol | passkey | upstream
+    bound_to: Mapped[bytes]  # the hash of the browser's token against forged requests
+    data: Mapped[str] = mapped_column(Text)  # JSON
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class UpstreamIdentity(Base):
+    """Who a user is at the upstream OpenID provider: linked at the first sign-in, and by `sub` from then on."""
+
+    __tablename__ = "upstream_identities"
+    issuer: Mapped[str] = mapped_column(primary_key=True)
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(index=True)
+    linked_at: Mapped[datetime]
+
+
+# --- what agents ask people to allow --------------------------------------------------------------------------------
+
+
+class AuthorizationRequest(Base):
+    """What an agent asks a person to allow, by browser (RFC 9126) or device (RFC 8628), until it has its grant."""
+
+    __tablename__ = "authorization_requests"
+    __table_args__ = (
+        CheckConstraint("state IN ('waiting', 'allowed', 'denied', 'used')", name="state"),
+        CheckConstraint("action IN ('create', 'merge', 'replace')", name="action"),
+        CheckConstraint("(action = 'create') = (grant_id IS NULL)", name="grant"),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    client_id: Mapped[str]
+    state: Mapped[str]
+    handle_hash: Mapped[bytes] = mapped_column(unique=True)  # of the request_uri, or of the device_code
+    user_code_hash: Mapped[bytes | None] = mapped_column(unique=True)
+    code_hash: Mapped[bytes | None] = mapped_column(unique=True)
+    details: Mapped[str] = mapped_column(Text)  # agent_delegation, as asked
+    way: Mapped[str] = mapped_column(Text)  # JSON: where the answer goes, or which device asks
+    action: Mapped[str]  # grant_management_action
+    grant_id: Mapped[str | None]  # of the delegation that is to be changed
+    user_id: Mapped[str | None]  # who opened it; nobody else answers
+    delegation_id: Mapped[str | None]  # what it gave
+    interval: Mapped[int] = mapped_column(Integer)  # seconds between polls
+    polled_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    # Until when the next step may be taken: to answer it, then to use the code.
+    expires_at: Mapped[datetime] = mapped_column(index=True)

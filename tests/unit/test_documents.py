@@ -41,8 +41,8 @@ def _heading(first_column: str) -> str:
 def test_every_constraint_of_the_ledger_is_told() -> None:
     checks = {
         str(constraint.name)
-        for table in Base.metadata.tables.values()
-        for constraint in table.constraints
+        for table in ("actions", "budgets", "budget_windows", "transfers")
+        for constraint in Base.metadata.tables[table].constraints
         if isinstance(constraint, CheckConstraint)
     }
     assert {*re.findall(r"`(ck_\w+)`", LEDGER)} == checks
