@@ -13,6 +13,7 @@ from authserver.config import ConfigurationError, Settings, load_settings
 from authserver.db import Database
 from authserver.endpoints import health, introspection, metadata, revocation, settlement
 from authserver.endpoints.answers import error_answer
+from authserver.endpoints.deferred import DeferredGrant
 from authserver.endpoints.status import StatusEndpoint
 from authserver.endpoints.token import TokenEndpoint
 from authserver.errors import Refusal
@@ -60,6 +61,7 @@ def build(services: Services) -> Flask:
 
 def _oauth(services: Services) -> Blueprint:
     endpoint, status = TokenEndpoint(services), StatusEndpoint(services)
+    endpoint.register_grant(DeferredGrant)
     routes = Blueprint("oauth", __name__)
     _route(routes, "POST", "/oauth/token", lambda: endpoint.respond(request))
     _route(routes, "POST", "/oauth/introspect", lambda: introspection.respond(services, request))
