@@ -22,7 +22,7 @@ from pydantic_settings import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from authserver.values import is_loopback
+from authserver.values import is_loopback, parse_name
 
 # The server is run from a checkout, by an editable install: config/ and migrations/ are beside the package.
 # A wheel brings both into its environment's share/authserver instead (pyproject.toml, data-files).
@@ -98,6 +98,10 @@ def _trust_domain_name(value: str) -> str:
     if not re.fullmatch(r"[a-z0-9._-]{1,255}", value):
         raise ValueError("takes 1 to 255 of a-z, 0-9, dot, dash and underscore")
     return value
+
+
+def _page_name(value: str) -> str:
+    return parse_name(value)
 
 
 Section = TypeVar("Section", bound=BaseModel)
@@ -201,6 +205,19 @@ class NotificationsSettings(_Section):
         return self
 
 
+class PagesSettings(_Section):
+    """What people see, and how they stay signed in. Times are in seconds."""
+
+    site_name: Annotated[str, AfterValidator(_page_name)] = "authserver"
+    reauthenticate_after: int = Field(default=300, ge=30, le=86_400)
+    session_idle: int = Field(default=1_800, ge=60, le=2_592_000)
+    session_longest: int = Field(default=43_200, ge=60, le=2_592_000)
+    tries_per_account: int = Field(default=10, ge=3, le=1_000)
+    tries_per_address: int = Field(default=100, ge=3, le=100_000)
+    tries_window: int = Field(default=900, ge=60, le=86_400)
+    proxies: int = Field(default=0, ge=0, le=10)
+
+
 class LogSettings(_Section):
     """What is written while the server runs."""
 
@@ -274,6 +291,7 @@ class Settings(BaseSettings):
     dpop: DpopSettings = DpopSettings()
     approvals: ApprovalsSettings = ApprovalsSettings()
     notifications: NotificationsSettings = NotificationsSettings()
+    pages: PagesSettings = PagesSettings()
     log: LogSettings = LogSettings()
     trust_domains: tuple[TrustDomainSettings, ...]
 

@@ -432,3 +432,66 @@ class Notification(Base):
     event: Mapped[str]  # opened | escalated
     due_at: Mapped[datetime]
     attempts: Mapped[int] = mapped_column(Integer)
+
+
+# --- people who sign in ---------------------------------------------------------------------------------------------
+
+
+class Session(Base):
+    """One browser in which a person is signed in. The row is the session; the browser holds its secret."""
+
+    __tablename__ = "sessions"
+    secret_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    session_id: Mapped[str] = mapped_column(unique=True)  # what the person's list of sessions calls it
+    user_id: Mapped[str] = mapped_column(index=True)
+    amr: Mapped[str]  # a JSON array of RFC 8176's names
+    acr: Mapped[str | None]
+    address: Mapped[str]
+    browser: Mapped[str]
+    authenticated_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Tries(Base):
+    """How often somebody tried to sign in, for one account or from one address, in the window that is running."""
+
+    __tablename__ = "sign_in_tries"
+    key_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    tries: Mapped[int] = mapped_column(Integer)
+    window_ends_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Passkey(Base):
+    """A WebAuthn credential with which somebody signs in."""
+
+    __tablename__ = "passkeys"
+    credential_id: Mapped[bytes] = mapped_column(primary_key=True)
+    passkey_id: Mapped[str] = mapped_column(unique=True)  # what pages call it
+    user_id: Mapped[str] = mapped_column(index=True)
+    public_key: Mapped[bytes]
+    sign_count: Mapped[int]
+    browser: Mapped[str]  # where it was made
+    created_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+
+class Challenge(Base):
+    """What this server asked for once and takes once: a passkey's challenge, the state of an upstream sign-in."""
+
+    __tablename__ = "sign_in_challenges"
+    challenge_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    purpose: Mapped[str]  # enrol | passkey | upstream
+    bound_to: Mapped[bytes]  # the hash of the browser's token against forged requests
+    data: Mapped[str] = mapped_column(Text)  # JSON
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class UpstreamIdentity(Base):
+    """Who a user is at the upstream OpenID provider: linked at the first sign-in, and by `sub` from then on."""
+
+    __tablename__ = "upstream_identities"
+    issuer: Mapped[str] = mapped_column(primary_key=True)
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(index=True)
+    linked_at: Mapped[datetime]
