@@ -11,10 +11,12 @@ from authserver.approvals import records
 from authserver.approvals.approvers import people_asked
 from authserver.approvals.records import ApprovalRecord
 from authserver.notifications import addresses, outbox, ways
+from authserver.notifications.addresses import Address
 from authserver.notifications.outbox import Event, Message
 from authserver.notifications.ways import AddressGone, NotDelivered
 from authserver.policy.reading import instant_text
 from authserver.services import Services
+from authserver.texts import _
 
 log = structlog.get_logger()
 _BATCH = 20
@@ -67,11 +69,11 @@ def deliver(services: Services, now: datetime) -> int:
 
 
 def _deliver_one(services: Services, message: Message, now: datetime) -> None:
-    approval = services.database.read(lambda connection: records.find(connection, message.approval_id))
     try:
-        # What nobody can answer any more needs no telling.
-        if approval is not None and approval.state_at(now) == "waiting":
-            _send(services, message, approval, now)
+        if message.approval_id is None:
+            _ask_to_confirm(services, message)
+        else:
+            _tell(services, message, message.approval_id, now)
     except NotDelivered as error:
         log.warning("notification.not_delivered", channel=message.channel, reason=str(error))
         return
@@ -80,14 +82,19 @@ def _deliver_one(services: Services, message: Message, now: datetime) -> None:
     services.database.write(partial(outbox.done, message_id=message.id))
 
 
+def _tell(services: Services, message: Message, approval_id: str, now: datetime) -> None:
+    approval = services.database.read(lambda connection: records.find(connection, approval_id))
+    # What nobody can answer any more needs no telling.
+    if approval is not None and approval.state_at(now) == "waiting":
+        _send(services, message, approval, now)
+
+
 def _send(services: Services, message: Message, approval: ApprovalRecord, now: datetime) -> None:
     settings = services.settings.notifications
     if message.channel == "webhook":
         ways.post_webhook(settings, message.id, _for_programs(services, message, approval), now)
         return
-    address = services.database.read(
-        lambda connection: addresses.find(connection, services.seal, message.address_id or "")
-    )
+    address = _address(services, message)
     if address is None:
         return
     subject, uri = _subject(services, approval), _uri(services, approval)
@@ -97,6 +104,26 @@ def _send(services: Services, message: Message, approval: ApprovalRecord, now: d
         ways.push(settings, key, address.data, {"title": subject, "url": uri}, ttl)
     else:
         ways.mail(settings, str(address.data["email"]), subject, f"{subject}\n\n{uri}\n")
+
+
+def _ask_to_confirm(services: Services, message: Message) -> None:
+    address = _address(services, message)
+    if address is None or address.confirmed:
+        return
+    code = addresses.code_of(services.approvals_secret, address.id)
+    subject = _("Is this your address?")
+    link = f"{services.issuer}/notifications/confirm?code={code}"
+    text = _(
+        "Somebody wants messages at this address when an agent asks for an approval. If that is you, open this and"
+        " confirm; if not, do nothing."
+    )
+    ways.mail(services.settings.notifications, str(address.data["email"]), subject, f"{text}\n\n{link}\n")
+
+
+def _address(services: Services, message: Message) -> Address | None:
+    return services.database.read(
+        lambda connection: addresses.find(connection, services.seal, message.address_id or "")
+    )
 
 
 def _for_programs(services: Services, message: Message, approval: ApprovalRecord) -> dict[str, object]:
@@ -121,7 +148,8 @@ def _subject(services: Services, approval: ApprovalRecord) -> str:
     agent = services.database.read(lambda connection: agents.find(connection, approval.client_id))
     entry = services.vocabulary.catalogue.get(approval.action)
     title = entry.title if entry is not None else approval.action
-    return f"{agent.name if agent is not None else approval.client_id} asks you: {title}"
+    name = agent.name if agent is not None else approval.client_id
+    return _("%(agent)s asks you: %(action)s", agent=name, action=_(title))
 
 
 def _uri(services: Services, approval: ApprovalRecord) -> str:

@@ -416,7 +416,7 @@ class NotificationAddress(Base):
     channel: Mapped[str]
     address_hash: Mapped[bytes]
     encrypted_address: Mapped[bytes]  # JSON
-    confirmation_hash: Mapped[bytes | None]  # of the code that was mailed; null once it came back
+    confirmed_at: Mapped[datetime | None]  # null: the code that was mailed there has not come back
     created_at: Mapped[datetime]
 
 
@@ -426,10 +426,10 @@ class Notification(Base):
     __tablename__ = "notifications"
     __table_args__ = (Index("ix_notifications_due_at", "due_at"),)
     id: Mapped[str] = mapped_column(primary_key=True)
-    approval_id: Mapped[str]
+    approval_id: Mapped[str | None]  # null: the message asks whether the address is right
     channel: Mapped[str]  # push | email | webhook
     address_id: Mapped[str | None]  # null: the one webhook
-    event: Mapped[str]  # opened | escalated
+    event: Mapped[str]  # opened | escalated | confirm
     due_at: Mapped[datetime]
     attempts: Mapped[int] = mapped_column(Integer)
 

@@ -1,9 +1,10 @@
 """Where users want to be told: a browser's push endpoint, or an e-mail address that they confirmed."""
 
 import hashlib
+import hmac
 import json
-import secrets
-from collections.abc import Collection
+from base64 import urlsafe_b64encode
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -44,12 +45,12 @@ def add(
     seal: Seal,
     user_id: str,
     channel: Channel,
-    data: dict[str, object],
+    data: Mapping[str, object],
     now: datetime,
     *,
-    confirm: bool,
-) -> str | None:
-    """Record an address; with `confirm`, returns the code that has to come back from it before it is used.
+    confirmed: bool,
+) -> str:
+    """Record an address; one that is not `confirmed` is not used before its code has come back. Returns its id.
 
     The same address again takes the place of the first. Raises `TooMany`.
     """
@@ -59,27 +60,36 @@ def add(
     connection.execute(delete(_TABLE).where(*same))
     if len(connection.scalars(select(_TABLE.c.id).where(_TABLE.c.user_id == user_id)).all()) >= MOST:
         raise TooMany
-    code = secrets.token_urlsafe(24) if confirm else None
     row = {
         "id": new_id(),
         "user_id": user_id,
         "channel": channel,
         "address_hash": digest,
         "encrypted_address": seal.close(text.encode(), _PURPOSE),
-        "confirmation_hash": _hash(code) if code else None,
+        "confirmed_at": now if confirmed else None,
         "created_at": now,
     }
     try:
         connection.execute(_TABLE.insert(), row)
     except IntegrityError as error:
         raise Conflict from error
-    return code
+    return str(row["id"])
 
 
-def confirm(connection: Connection, user_id: str, unverified_code: str) -> bool:
+def code_of(secret: bytes, address_id: str) -> str:
+    """The code that shows that somebody reads what is sent to an address; it follows from the id."""
+    digest = hmac.digest(secret, b"address:" + address_id.encode(), hashlib.sha256)
+    return urlsafe_b64encode(digest[:24]).decode()
+
+
+def confirm(connection: Connection, secret: bytes, user_id: str, unverified_code: str, now: datetime) -> bool:
     """Believe the user's address that this code was sent to; False where there is none."""
-    waiting = (_TABLE.c.user_id == user_id, _TABLE.c.confirmation_hash == _hash(unverified_code))
-    return connection.execute(update(_TABLE).where(*waiting).values(confirmation_hash=None)).rowcount == 1
+    waiting = select(_TABLE.c.id).where(_TABLE.c.user_id == user_id, _TABLE.c.confirmed_at.is_(None))
+    for address_id in connection.scalars(waiting):
+        if hmac.compare_digest(code_of(secret, address_id).encode(), unverified_code.encode()):
+            connection.execute(update(_TABLE).where(_TABLE.c.id == address_id).values(confirmed_at=now))
+            return True
+    return False
 
 
 def of_users(
@@ -88,7 +98,7 @@ def of_users(
     """The addresses of some users, oldest first; without `confirmed`, those too that are not used yet."""
     query = select(_TABLE).where(_TABLE.c.user_id.in_(user_ids))
     if confirmed:
-        query = query.where(_TABLE.c.confirmation_hash.is_(None))
+        query = query.where(_TABLE.c.confirmed_at.is_not(None))
     return [
         _address(row, seal) for row in connection.execute(query.order_by(_TABLE.c.created_at, _TABLE.c.id))
     ]
@@ -110,8 +120,4 @@ def remove(connection: Connection, address_id: str, user_id: str | None = None) 
 
 def _address(row: Row[tuple[object, ...]], seal: Seal) -> Address:
     data = json.loads(seal.open(row.encrypted_address, _PURPOSE))
-    return Address(row.id, row.user_id, row.channel, row.confirmation_hash is None, data)
-
-
-def _hash(code: str) -> bytes:
-    return hashlib.sha256(code.encode()).digest()
+    return Address(row.id, row.user_id, row.channel, row.confirmed_at is not None, data)

@@ -17,15 +17,15 @@ _NAMES = ("id", "approval_id", "channel", "address_id", "event", "attempts")
 # Seconds until the next attempt, after so many; then always the last one, for as long as the approval waits.
 _PAUSES = (30, 60, 120, 300, 900)
 
-Event = Literal["opened", "escalated"]
+Event = Literal["opened", "escalated", "confirm"]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message to one place; `address_id` is None for the webhook."""
+    """One message to one place; `address_id` is None for the webhook, `approval_id` for the question to confirm."""
 
     id: str
-    approval_id: str
+    approval_id: str | None
     channel: str
     address_id: str | None
     event: Event
@@ -34,7 +34,7 @@ class Message:
 
 def put(
     connection: Connection,
-    approval_id: str,
+    approval_id: str | None,
     event: Event,
     channel: str,
     address_id: str | None,

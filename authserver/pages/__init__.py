@@ -12,7 +12,19 @@ from jinja2 import StrictUndefined
 from authserver import texts
 from authserver.audit.events import Record
 from authserver.errors import Refusal
-from authserver.pages import account, answers, assets, cookies, enrolment, my_agents, passkeys, sign_in, words
+from authserver.pages import (
+    account,
+    answers,
+    approvals,
+    assets,
+    cookies,
+    enrolment,
+    my_agents,
+    notifications,
+    passkeys,
+    sign_in,
+    words,
+)
 from authserver.pages.signed_in import NotSignedIn
 from authserver.services import Services
 
@@ -27,6 +39,8 @@ _MODULES: tuple[Callable[[Services], list[Route]], ...] = (
     enrolment.routes,
     account.routes,
     my_agents.routes,
+    approvals.routes,
+    notifications.routes,
 )
 
 

@@ -86,7 +86,7 @@ def upgrade() -> None:
         sa.Column("channel", sa.String(), nullable=False),
         sa.Column("address_hash", sa.LargeBinary(), nullable=False),
         sa.Column("encrypted_address", sa.LargeBinary(), nullable=False),
-        sa.Column("confirmation_hash", sa.LargeBinary(), nullable=True),
+        sa.Column("confirmed_at", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("channel IN ('push', 'email')", name=op.f("ck_notification_addresses_channel")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_notification_addresses")),
@@ -100,7 +100,7 @@ def upgrade() -> None:
     op.create_table(
         "notifications",
         sa.Column("id", sa.String(), nullable=False),
-        sa.Column("approval_id", sa.String(), nullable=False),
+        sa.Column("approval_id", sa.String(), nullable=True),
         sa.Column("channel", sa.String(), nullable=False),
         sa.Column("address_id", sa.String(), nullable=True),
         sa.Column("event", sa.String(), nullable=False),
