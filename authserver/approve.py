@@ -135,15 +135,7 @@ class _Answering:
             raise _over("there can be no rule for this")
         if action.amount is None or action.amount.currency != amount.currency:
             raise _over("there can be no rule in another currency")
-        return rules.make(
-            self.connection,
-            approval.delegation_id,
-            action,
-            approval.resource_server_id,
-            amount,
-            by=self.reply.user_id,
-            now=self.now,
-        )
+        return rules.make(self.connection, approval, action, amount, by=self.reply.user_id, now=self.now)
 
     def _pause_after_many(self, approval: ApprovalRecord) -> None:
         """Whoever asks again and again for what is refused is stopped, until the user lets it go on (A82)."""

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,6 +16,7 @@ from authserver.actors.resource_servers import ResourceServer
 from authserver.approvals import approvers, records
 from authserver.approvals.approvers import may_answer
 from authserver.approvals.records import Answer, ApprovalRecord, State
+from authserver.approvals.rules import Rule
 from authserver.approve import can_be_lifted, unknown
 from authserver.delegations.records import Chain, load_chain
 from authserver.delegations.standing import Ending, ending
@@ -88,6 +90,26 @@ def overview(services: Services, connection: Connection, user: User, now: dateti
         tuple(Group(first, tuple(others)) for first, *others in groups.values()),
         tuple(_asked(services, connection, one, user, now) for one in lately),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRule:
+    """A rule by which somebody is not asked, with the names of the agent and of the place."""
+
+    rule: Rule
+    agent: Agent
+    place: ResourceServer
+
+
+def shown_rules(connection: Connection, standing: Iterable[Rule]) -> list[ShownRule]:
+    """The rules as a page shows them: `rules.rules_of` a delegation, or `rules.made_by` a user."""
+    shown = []
+    for rule in standing:
+        agent = agents.find(connection, rule.client_id)
+        place = resource_servers.find(connection, rule.resource_server_id)
+        if agent is not None and place is not None:
+            shown.append(ShownRule(rule, agent, place))
+    return shown
 
 
 def one(services: Services, connection: Connection, approval_id: str, user: User, now: datetime) -> Asked:

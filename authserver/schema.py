@@ -389,13 +389,14 @@ class ApprovalRule(Base):
     __table_args__ = (
         CheckConstraint("amount > 0", name="amount"),
         Index("ix_approval_rules_delegation", "delegation_id"),
+        Index("ix_approval_rules_created_by", "created_by"),
     )
     id: Mapped[str] = mapped_column(primary_key=True)
     delegation_id: Mapped[str]
+    client_id: Mapped[str]
     action: Mapped[str]
     resource_server_id: Mapped[str]
     merchant_id: Mapped[str]
-    merchant_name: Mapped[str | None]
     currency: Mapped[str]
     amount: Mapped[int]
     created_at: Mapped[datetime]

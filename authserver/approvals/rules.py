@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlalchemy import Connection, bindparam, select, update
 
 from authserver.approvals.asking import USER, Asks
+from authserver.approvals.records import ApprovalRecord
 from authserver.ids import new_id
 from authserver.policy.details import ActionDetails
 from authserver.schema import ApprovalRule, table_of
@@ -24,18 +25,18 @@ class Rule:
 
     id: str
     delegation_id: str
+    client_id: str
     action: str
     resource_server_id: str
     merchant_id: str
-    merchant_name: str | None
     amount: Money
     created_at: datetime
     taken_back_at: datetime | None
 
 
 _COLUMNS = select(
-    *(_TABLE.c[name] for name in ("id", "delegation_id", "action", "resource_server_id", "merchant_id")),
-    *(_TABLE.c[name] for name in ("merchant_name", "currency", "amount", "created_at", "taken_back_at")),
+    *(_TABLE.c[name] for name in ("id", "delegation_id", "client_id", "action", "resource_server_id")),
+    *(_TABLE.c[name] for name in ("merchant_id", "currency", "amount", "created_at", "taken_back_at")),
 )
 _STANDING = _TABLE.c.taken_back_at.is_(None)
 _LIFTING = _COLUMNS.where(
@@ -81,21 +82,21 @@ def lifting(
 
 def make(
     connection: Connection,
-    delegation_id: str,
+    approval: ApprovalRecord,
     action: ActionDetails,
-    resource_server_id: str,
     amount: Money,
     *,
     by: str,
     now: datetime,
 ) -> str:
-    """Record a rule for the seller of `action`, in place of an earlier one for the same; returns its id."""
+    """Record a rule for the seller of an approval's `action`, in place of an earlier one; returns its id."""
     if action.merchant is None or action.merchant.id is None:
         raise ValueError("no seller")
     same = {
-        "delegation_id": delegation_id,
-        "action": action.action,
-        "resource_server_id": resource_server_id,
+        "delegation_id": approval.delegation_id,
+        "client_id": approval.client_id,
+        "action": approval.action,
+        "resource_server_id": approval.resource_server_id,
         "merchant_id": action.merchant.id,
         "currency": amount.currency,
     }
@@ -103,7 +104,6 @@ def make(
     connection.execute(replaced.values(taken_back_at=now))
     row = same | {
         "id": new_id(),
-        "merchant_name": action.merchant.name,
         "amount": amount.minor,
         "created_at": now,
         "created_by": by,
@@ -115,6 +115,12 @@ def make(
 def rules_of(connection: Connection, delegation_id: str) -> list[Rule]:
     """The rules of a delegation that stand, oldest first."""
     query = _COLUMNS.where(_STANDING, _TABLE.c.delegation_id == delegation_id)
+    return [_rule(*row) for row in connection.execute(query.order_by(_TABLE.c.created_at, _TABLE.c.id))]
+
+
+def made_by(connection: Connection, user_id: str) -> list[Rule]:
+    """The rules that stand of all delegations of a user, oldest first."""
+    query = _COLUMNS.where(_STANDING, _TABLE.c.created_by == user_id)
     return [_rule(*row) for row in connection.execute(query.order_by(_TABLE.c.created_at, _TABLE.c.id))]
 
 
@@ -135,10 +141,10 @@ def take_back(connection: Connection, rule_id: str, now: datetime) -> bool:
 def _rule(
     id: str,
     delegation_id: str,
+    client_id: str,
     action: str,
     resource_server_id: str,
     merchant_id: str,
-    merchant_name: str | None,
     currency: str,
     amount: int,
     created_at: datetime,
@@ -148,10 +154,10 @@ def _rule(
     return Rule(
         id,
         delegation_id,
+        client_id,
         action,
         resource_server_id,
         merchant_id,
-        merchant_name,
         money,
         created_at,
         taken_back_at,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import Connection, case, delete, select, update
+from sqlalchemy import Connection, case, delete, literal, select, update
 
 from authserver.ids import new_id
-from authserver.schema import Notification, table_of
+from authserver.schema import Instant, Notification, table_of
 
 _TABLE = table_of(Notification)
 _NAMES = ("id", "approval_id", "channel", "address_id", "event", "attempts")
@@ -57,13 +57,9 @@ def claim(connection: Connection, now: datetime, most: int) -> list[Message]:
     """Take messages that are due, the oldest first. They are due again after a while, unless they are `done`."""
     due = select(_TABLE.c.id).where(_TABLE.c.due_at <= now).order_by(_TABLE.c.due_at).limit(most)
     ids = connection.scalars(due.with_for_update(skip_locked=True)).all()
-    again = case(
-        *(
-            (_TABLE.c.attempts == number, now + timedelta(seconds=pause))
-            for number, pause in enumerate(_PAUSES)
-        ),
-        else_=now + timedelta(seconds=_PAUSES[-1]),
-    )
+    later = [literal(now + timedelta(seconds=pause), Instant()) for pause in _PAUSES]
+    by_attempts = ((_TABLE.c.attempts == number, due_at) for number, due_at in enumerate(later))
+    again = case(*by_attempts, else_=later[-1])
     take = update(_TABLE).where(_TABLE.c.id.in_(ids), _TABLE.c.due_at <= now)
     take = take.values(due_at=again, attempts=_TABLE.c.attempts + 1)
     taken = connection.execute(take.returning(*(_TABLE.c[name] for name in _NAMES))) if ids else ()

@@ -14,10 +14,9 @@ from authserver import approve, my_approvals
 from authserver.approvals import rules
 from authserver.approvals.records import Said
 from authserver.approve import Reply
-from authserver.delegations.records import list_delegations
 from authserver.endpoints.forms import Form
 from authserver.errors import Refusal
-from authserver.my_approvals import Asked
+from authserver.my_approvals import Asked, ShownRule
 from authserver.pages import answers, asked, notifications
 from authserver.pages.signed_in import NotSignedIn, SignedIn, look, require, require_recent
 from authserver.services import Services
@@ -146,19 +145,15 @@ def _common(services: Services, version: str) -> dict[str, Any]:
         "sentence": partial(asked.sentence, catalogue=catalogue),
         "catalogue": catalogue,
         "state_in_words": state_in_words,
+        "rule_in_words": partial(asked.rule_in_words, catalogue=catalogue),
         "poll": f"seen={version}&since={int(now.timestamp())}",
     }
 
 
-def _rules(services: Services, signed_in: SignedIn) -> list[rules.Rule]:
+def _rules(services: Services, signed_in: SignedIn) -> list[ShownRule]:
     user_id = signed_in.user.user_id
     return services.database.read(
-        lambda connection: [
-            rule
-            for one in list_delegations(connection, services.stored)
-            if one.user_id == user_id
-            for rule in rules.rules_of(connection, one.id)
-        ]
+        lambda connection: my_approvals.shown_rules(connection, rules.made_by(connection, user_id))
     )
 
 

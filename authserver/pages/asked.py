@@ -1,6 +1,7 @@
 """What an agent asks for, in one sentence of facts that this server checked (threats A83)."""
 
-from authserver.my_approvals import Asked
+from authserver.actors.resource_servers import ResourceServer
+from authserver.my_approvals import Asked, ShownRule
 from authserver.pages.words import (
     action_name,
     amount_in_words,
@@ -30,16 +31,29 @@ def sentence(asked: Asked, catalogue: Catalogue) -> str:
     return _("%(action)s at %(place)s", action=title, place=place)
 
 
-def _seller(asked: Asked) -> str:
+def rule_in_words(shown: ShownRule, catalogue: Catalogue) -> str:
+    """`Pay: up to €70 at a time, Example Foods`."""
+    return _(
+        "%(action)s: up to %(amount)s at a time, %(seller)s",
+        action=action_name(shown.rule.action, catalogue),
+        amount=amount_in_words(shown.rule.amount),
+        seller=_named(shown.place, shown.rule.merchant_id),
+    )
+
+
+def _named(place: ResourceServer, merchant_id: str | None) -> str:
     """Who gets the money. A name is shown where it is registered here; one that an agent says is nobody's name."""
-    place, merchant = shown_name(asked.place.name).text, asked.action.merchant or Merchant()
-    registered = asked.place.merchant
-    if registered is not None:
-        parts = [shown_name(registered.name).text if registered.name else place]
-    elif merchant.id is not None:
-        parts = [_("seller %(id)s on %(place)s", id=merchant.id, place=place)]
-    else:
-        parts = [_("a seller on %(place)s", place=place)]
+    name = shown_name(place.name).text
+    if place.merchant is not None:
+        return shown_name(place.merchant.name).text if place.merchant.name else name
+    if merchant_id is not None:
+        return _("seller %(id)s on %(place)s", id=merchant_id, place=name)
+    return _("a seller on %(place)s", place=name)
+
+
+def _seller(asked: Asked) -> str:
+    merchant = asked.action.merchant or Merchant()
+    parts = [_named(asked.place, merchant.id)]
     if merchant.category is not None:
         parts.append(_lower(category_name(merchant.category.code)))
     if merchant.country is not None:

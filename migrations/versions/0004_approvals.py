@@ -23,10 +23,10 @@ def upgrade() -> None:
         "approval_rules",
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("delegation_id", sa.String(), nullable=False),
+        sa.Column("client_id", sa.String(), nullable=False),
         sa.Column("action", sa.String(), nullable=False),
         sa.Column("resource_server_id", sa.String(), nullable=False),
         sa.Column("merchant_id", sa.String(), nullable=False),
-        sa.Column("merchant_name", sa.String(), nullable=True),
         sa.Column("currency", sa.String(), nullable=False),
         sa.Column("amount", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
@@ -35,6 +35,7 @@ def upgrade() -> None:
         sa.CheckConstraint("amount > 0", name=op.f("ck_approval_rules_amount")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_approval_rules")),
     )
+    op.create_index("ix_approval_rules_created_by", "approval_rules", ["created_by"], unique=False)
     op.create_index("ix_approval_rules_delegation", "approval_rules", ["delegation_id"], unique=False)
     op.create_table(
         "approvals",
@@ -124,6 +125,7 @@ def downgrade() -> None:
     op.drop_index("ix_approvals_due", table_name="approvals")
     op.drop_index("ix_approvals_client", table_name="approvals")
     op.drop_table("approvals")
+    op.drop_index("ix_approval_rules_created_by", table_name="approval_rules")
     op.drop_index("ix_approval_rules_delegation", table_name="approval_rules")
     op.drop_table("approval_rules")
     op.drop_table("approval_answers")

@@ -204,7 +204,7 @@ def test_a_rule_is_chosen_signed_in_anew_and_can_be_taken_back(sqlite_world: Wor
         assert visit.post(f"/approvals/{told.approval}", **form).status_code == 303
         assert asks(sqlite_world, granted.grant, "70.00").status_code == 200
         page = visit.get("/approvals")
-        assert "Pay up to €70, seller m_123" in text_of(page)
+        assert "Pay: up to €70 at a time, seller m_123 on Market basket-helper" in text_of(page)
         (end,) = re.findall(r'action="(/approval-rules/[^"]+)"', page.text)
         with signed_in(sqlite_world, "mallory") as other:
             assert other.post(end).status_code == 404
