@@ -12,8 +12,17 @@ from authserver import pages
 from authserver.clock import Clock, SystemClock
 from authserver.config import ConfigurationError, Settings, load_settings
 from authserver.db import Database
-from authserver.endpoints import health, introspection, metadata, revocation, settlement
+from authserver.endpoints import (
+    authorization,
+    grants,
+    health,
+    introspection,
+    metadata,
+    revocation,
+    settlement,
+)
 from authserver.endpoints.answers import error_answer
+from authserver.endpoints.claims import AuthorizationCodeGrant, DeviceCodeGrant
 from authserver.endpoints.deferred import DeferredGrant
 from authserver.endpoints.status import StatusEndpoint
 from authserver.endpoints.token import TokenEndpoint
@@ -21,6 +30,7 @@ from authserver.errors import Refusal
 from authserver.logs import configure_logging
 from authserver.migration import is_current
 from authserver.pages import answers
+from authserver.pages.signed_in import visitor
 from authserver.services import Services, open_database, open_services
 
 log = structlog.get_logger()
@@ -64,7 +74,8 @@ def build(services: Services) -> Flask:
 
 def _oauth(services: Services) -> Blueprint:
     endpoint, status = TokenEndpoint(services), StatusEndpoint(services)
-    endpoint.register_grant(DeferredGrant)
+    for grant in (AuthorizationCodeGrant, DeferredGrant, DeviceCodeGrant):
+        endpoint.register_grant(grant)
     routes = Blueprint("oauth", __name__)
     _route(routes, "POST", "/oauth/token", lambda: endpoint.respond(request))
     _route(routes, "POST", "/oauth/introspect", lambda: introspection.respond(services, request))
@@ -76,6 +87,20 @@ def _oauth(services: Services) -> Blueprint:
         "/oauth/redemptions/<redemption_id>/<any(capture,void,refund):verb>",
         lambda redemption_id, verb: settlement.step(services, request, redemption_id, verb),
     )
+    _route(routes, "POST", "/oauth/par", lambda: authorization.push(services, request))
+    _route(
+        routes,
+        "POST",
+        "/oauth/device_authorization",
+        lambda: authorization.start_device(services, request, visitor(services, request)),
+    )
+    for method in ("GET", "DELETE"):
+        _route(
+            routes,
+            method,
+            "/oauth/grants/<grant_id>",
+            lambda grant_id: grants.respond(services, request, grant_id),
+        )
     _route(routes, "GET", "/oauth/jwks", lambda: metadata.jwks_response(services))
     # No list has an id that the database could not hold.
     _route(routes, "GET", f"/oauth/status/<int(max={2**63 - 1}):list_id>", status.respond)

@@ -152,6 +152,16 @@ class DelegationsSettings(_Section):
     longest_days: int = Field(default=90, ge=1, le=3660)
 
 
+class AuthorizationSettings(_Section):
+    """How long an agent's request to a person may take. Times are in seconds."""
+
+    request_lifetime: int = Field(default=300, ge=10, le=599)
+    code_lifetime: int = Field(default=60, ge=5, le=60)
+    device_lifetime: int = Field(default=600, ge=60, le=1_800)
+    device_interval: int = Field(default=5, ge=1, le=60)
+    user_code_tries: int = Field(default=5, ge=1, le=100)
+
+
 class LedgerSettings(_Section):
     """What the ledger holds for agents."""
 
@@ -287,6 +297,7 @@ class Settings(BaseSettings):
     keys: KeysSettings = KeysSettings()
     catalogue: CatalogueSettings = CatalogueSettings()
     delegations: DelegationsSettings = DelegationsSettings()
+    authorization: AuthorizationSettings = AuthorizationSettings()
     ledger: LedgerSettings = LedgerSettings()
     dpop: DpopSettings = DpopSettings()
     approvals: ApprovalsSettings = ApprovalsSettings()

@@ -12,13 +12,16 @@ from authserver.actors.agents import Agent
 from authserver.audit.events import Record
 from authserver.db import hold_off_revocations
 from authserver.delegations import records
-from authserver.delegations.records import NewDelegation
-from authserver.errors import Refusal
+from authserver.delegations.records import Chain, DelegationRecord, NewDelegation, load_chain
+from authserver.delegations.standing import ending
+from authserver.errors import Refusal, Violation
+from authserver.ledger import terms
 from authserver.policy.delegation_details import DelegationDetails
 from authserver.policy.reading import ANY
 from authserver.services import Services
 from authserver.tokens import grants
 from authserver.tokens.grants import GrantClaims
+from authserver.values import Money
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,33 +41,96 @@ def grant(
     `by` is who recorded it (`user`, `operator`). Raises `Refusal` where a party is unknown
     or the details cannot be granted.
     """
-    final = _bounded(services, details, now)
 
-    def write(connection: Connection) -> tuple[str, User, Agent]:
+    def write(connection: Connection) -> DelegationRecord:
         hold_off_revocations(connection)
-        person, client = _user(connection, user), _agent(connection, agent)
-        _places_exist(connection, final)
-        new = NewDelegation(person.user_id, client.client_id, final, final.not_before or now, by)
-        delegation_id = records.create(connection, new, services.stored, now)
-        record = Record("delegation.created", client_id=client.client_id, delegation_id=delegation_id)
-        record.changed(connection, now, user=person.user_id, by=by, details=final.to_json())
-        return delegation_id, person, client
+        return record(services, connection, user=user, agent=agent, details=details, by=by, now=now)
 
-    delegation_id, person, client = services.database.write(write)
+    bounded(services, details, now)  # before a transaction is begun for nothing
+    return signed(services, services.database.write(write), now)
+
+
+def record(
+    services: Services,
+    connection: Connection,
+    *,
+    user: str,
+    agent: str,
+    details: DelegationDetails,
+    by: str,
+    now: datetime,
+) -> DelegationRecord:
+    """The first half of `grant`, in the caller's transaction, which holds off revocations."""
+    final = bounded(services, details, now)
+    person, client = _user(connection, user), _agent(connection, agent)
+    places_exist(connection, final)
+    new = NewDelegation(person.user_id, client.client_id, final, final.not_before or now, by)
+    delegation_id = records.create(connection, new, services.stored, now)
+    event = Record("delegation.created", client_id=client.client_id, delegation_id=delegation_id)
+    event.changed(connection, now, user=person.user_id, by=by, details=final.to_json())
+    return _leaf(services, connection, delegation_id)
+
+
+def change(
+    services: Services,
+    connection: Connection,
+    link: DelegationRecord,
+    details: DelegationDetails,
+    by: str,
+    now: datetime,
+) -> DelegationRecord:
+    """Let a delegation go on under other details; what was spent of it stays spent.
+
+    In a transaction that waits for exchanges. Raises `Refusal` where the details cannot be granted, or less than what
+    was spent already.
+    """
+    final = bounded(services, details, now)
+    places_exist(connection, final)
+    same_currency(link, final)
+    try:
+        terms.change(connection, link, final, final.not_before or now)
+    except terms.AlreadySpent as spent:
+        raise _below_spent(final, spent) from spent
+    records.change(connection, link, final, final.not_before or now, services.stored)
+    event = Record("delegation.changed", client_id=link.client_id, delegation_id=link.id)
+    event.changed(
+        connection, now, user=link.user_id, by=by, before=link.details.to_json(), details=final.to_json()
+    )
+    return _leaf(services, connection, link.id)
+
+
+def signed(services: Services, link: DelegationRecord, now: datetime) -> Granted:
+    """The grant that names a delegation, for the agent that it is for."""
     claims = GrantClaims(
         issuer=services.issuer,
-        subject=services.pairwise.user(person.user_id, client.client_id),
-        client_id=client.client_id,
-        may_act=services.actor(client.trust_domain, client.subject),
-        grant_id=delegation_id,
+        subject=services.pairwise.user(link.user_id, link.client_id),
+        client_id=link.client_id,
+        may_act=services.actor(link.trust_domain, link.subject),
+        grant_id=link.id,
         issued_at=now,
-        expires_at=final.expires,
-        authorization_details=final.to_json(),
+        expires_at=link.expires_at,
+        authorization_details=link.details.to_json(),
     )
-    return Granted(delegation_id, grants.sign(claims, services.signing_keys), final)
+    return Granted(link.id, grants.sign(claims, services.signing_keys), link.details)
 
 
-def _bounded(services: Services, details: DelegationDetails, now: datetime) -> DelegationDetails:
+def changeable(
+    services: Services, connection: Connection, grant_id: str, client_id: str, now: datetime
+) -> Chain:
+    """The delegation that an agent asks to change: its own, from a user's own hand, and standing.
+
+    Raises `Refusal` (`invalid_grant_id`, FAPI Grant Management §5.4).
+    """
+    chain = load_chain(connection, grant_id, services.stored)
+    if chain is None or chain.leaf.client_id != client_id or len(chain.links) > 1:
+        raise Refusal("invalid_grant_id", "there is no such grant of this client", rule="grant_id.unknown")
+    if ended := ending(connection, chain, now):
+        raise Refusal("invalid_grant_id", ended.reason, rule=ended.rule)
+    return chain
+
+
+def bounded(services: Services, details: DelegationDetails, now: datetime) -> DelegationDetails:
+    """The details with their beginning. Raises `Refusal` where they are over, too long, or end before they begin."""
     longest = timedelta(days=services.settings.delegations.longest_days)
     if details.expires <= now:
         raise _not_grantable("expires is in the past", "delegation.expires")
@@ -74,6 +140,35 @@ def _bounded(services: Services, details: DelegationDetails, now: datetime) -> D
         raise _not_grantable("not_before is not before expires", "delegation.not_before")
     # Microseconds would make windows that no two parties can agree on.
     return replace(details, not_before=details.not_before or now.replace(microsecond=0))
+
+
+def places_exist(connection: Connection, details: DelegationDetails) -> None:
+    """Every place is a registered resource server. Raises `Refusal`."""
+    if details.locations is None or details.locations == ANY:
+        return
+    for location in details.locations:
+        if resource_servers.find_by_identifier(connection, location) is None:
+            raise _not_grantable(
+                "locations names a resource server that is not registered", "delegation.locations"
+            )
+
+
+def same_currency(link: DelegationRecord, details: DelegationDetails) -> None:
+    """What was spent is in one currency, and so is what may be. Raises `Refusal`."""
+    before, after = link.details.limits, details.limits
+    if before is None or (after is None and not link.action_count):
+        return
+    if after is None or after.currency != before.currency:
+        raise _not_grantable(
+            f"limits must be there, in the currency of the grant, {before.currency}", "delegation.currency"
+        )
+
+
+def _leaf(services: Services, connection: Connection, delegation_id: str) -> DelegationRecord:
+    chain = load_chain(connection, delegation_id, services.stored)
+    if chain is None:
+        raise LookupError(delegation_id)  # it was written just now
+    return chain.leaf
 
 
 def _user(connection: Connection, name: str) -> User:
@@ -90,14 +185,19 @@ def _agent(connection: Connection, client_id: str) -> Agent:
     return found
 
 
-def _places_exist(connection: Connection, details: DelegationDetails) -> None:
-    if details.locations is None or details.locations == ANY:
-        return
-    for location in details.locations:
-        if resource_servers.find_by_identifier(connection, location) is None:
-            raise _not_grantable(
-                "locations names a resource server that is not registered", "delegation.locations"
-            )
+def _below_spent(details: DelegationDetails, spent: terms.AlreadySpent) -> Refusal:
+    violations = list[Violation]()
+    if details.limits is not None and details.limits.total.minor < spent.total:
+        least = Money(details.limits.currency, spent.total)
+        violations.append(Violation("limits.total", details.limits.total.text, least.text))
+    if details.limits is not None and details.limits.count is not None and details.limits.count < spent.count:
+        violations.append(Violation("limits.count", details.limits.count, spent.count))
+    return Refusal(
+        "invalid_authorization_details",
+        "more was spent already than this allows",
+        rule="delegation.spent",
+        violations=tuple(violations),
+    )
 
 
 def _not_grantable(description: str, rule: str) -> Refusal:

@@ -496,3 +496,34 @@ class UpstreamIdentity(Base):
     subject: Mapped[str] = mapped_column(primary_key=True)
     user_id: Mapped[str] = mapped_column(index=True)
     linked_at: Mapped[datetime]
+
+
+# --- what agents ask people to allow --------------------------------------------------------------------------------
+
+
+class AuthorizationRequest(Base):
+    """What an agent asks a person to allow, by browser (RFC 9126) or device (RFC 8628), until it has its grant."""
+
+    __tablename__ = "authorization_requests"
+    __table_args__ = (
+        CheckConstraint("state IN ('waiting', 'allowed', 'denied', 'used')", name="state"),
+        CheckConstraint("action IN ('create', 'merge', 'replace')", name="action"),
+        CheckConstraint("(action = 'create') = (grant_id IS NULL)", name="grant"),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    client_id: Mapped[str]
+    state: Mapped[str]
+    handle_hash: Mapped[bytes] = mapped_column(unique=True)  # of the request_uri, or of the device_code
+    user_code_hash: Mapped[bytes | None] = mapped_column(unique=True)
+    code_hash: Mapped[bytes | None] = mapped_column(unique=True)
+    details: Mapped[str] = mapped_column(Text)  # agent_delegation, as asked
+    way: Mapped[str] = mapped_column(Text)  # JSON: where the answer goes, or which device asks
+    action: Mapped[str]  # grant_management_action
+    grant_id: Mapped[str | None]  # of the delegation that is to be changed
+    user_id: Mapped[str | None]  # who opened it; nobody else answers
+    delegation_id: Mapped[str | None]  # what it gave
+    interval: Mapped[int] = mapped_column(Integer)  # seconds between polls
+    polled_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    # Until when the next step may be taken: to answer it, then to use the code.
+    expires_at: Mapped[datetime] = mapped_column(index=True)

@@ -19,6 +19,7 @@ from authserver.policy.catalogue import CatalogueError, parse_catalogue
 from authserver.policy.reading import Vocabulary
 from authserver.tokens import action_tokens, grants
 from authserver.tokens.action_tokens import Actor
+from authserver.tokens.authorization_codes import AuthorizationCodes
 from authserver.tokens.grants import Grant
 from authserver.tokens.own_tokens import OwnTokens
 from authserver.tokens.pairwise import PairwiseNames
@@ -45,6 +46,7 @@ class Services:
     action_tokens: OwnTokens[str]
     pairwise: PairwiseNames
     nonces: Nonces
+    authorization_codes: AuthorizationCodes
     status_indexes: StatusIndexes
     approvals_secret: bytes = field(repr=False)
 
@@ -112,7 +114,7 @@ def open_services(settings: Settings, clock: Clock, database: Database | None = 
     trust_domains = TrustDomains(settings.trust_domains, issuer=settings.server.issuer)
     database = database or open_database(settings)
     seal = Seal(_encryption_key(settings, database))
-    pairwise, nonce_secret, approvals_secret = _shared_secrets(database, seal, clock.now())
+    pairwise, nonce_secret, code_secret, approvals_secret = _shared_secrets(database, seal, clock.now())
     signing_keys = SigningKeys(database, seal, clock)
     issuer = settings.server.issuer
     return Services(
@@ -128,6 +130,7 @@ def open_services(settings: Settings, clock: Clock, database: Database | None = 
         action_tokens=action_tokens.read_own(issuer, signing_keys),
         pairwise=PairwiseNames(pairwise),
         nonces=Nonces(nonce_secret, timedelta(seconds=settings.dpop.nonce_lifetime)),
+        authorization_codes=AuthorizationCodes(code_secret),
         status_indexes=StatusIndexes(database, clock),
         approvals_secret=approvals_secret,
     )
@@ -145,12 +148,13 @@ def _encryption_key(settings: Settings, database: Database) -> bytes:
     return config.create_encryption_key(settings.keys)
 
 
-def _shared_secrets(database: Database, seal: Seal, now: datetime) -> tuple[bytes, bytes, bytes]:
-    def read_or_make(connection: Connection) -> tuple[bytes, bytes, bytes]:
+def _shared_secrets(database: Database, seal: Seal, now: datetime) -> tuple[bytes, bytes, bytes, bytes]:
+    def read_or_make(connection: Connection) -> tuple[bytes, bytes, bytes, bytes]:
         ensure_key(connection, seal, now)
         return (
             shared_secret(connection, seal, "pairwise", now),
             shared_secret(connection, seal, "dpop-nonce", now),
+            shared_secret(connection, seal, "authorization-code", now),
             shared_secret(connection, seal, "approvals", now),
         )
 

@@ -6,8 +6,9 @@ Any process may do it, at any time, together with others; no process has to.
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 
 import structlog
 from sqlalchemy import Connection
@@ -16,8 +17,10 @@ from authserver import notify
 from authserver.actors import replay
 from authserver.approvals import records as approvals
 from authserver.audit.events import Record
+from authserver.delegations import requests
 from authserver.ledger import idempotency
 from authserver.ledger.reservations import release_expired
+from authserver.revoke import Target, revoke
 from authserver.services import Services
 
 log = structlog.get_logger()
@@ -36,7 +39,9 @@ class Tidied:
     reservations: int
     idempotency_keys: int
     seen_tokens: int
-    approvals: int = 0
+    unclaimed_grants: int
+    authorization_requests: int
+    approvals: int
 
 
 def tidy(services: Services, now: datetime) -> Tidied:
@@ -49,6 +54,8 @@ def tidy(services: Services, now: datetime) -> Tidied:
         reservations=_repeated(services, expired),
         idempotency_keys=_repeated(services, lambda c: idempotency.prune(c, now, _BATCH)),
         seen_tokens=_repeated(services, lambda c: replay.forget(c, now, _BATCH)),
+        unclaimed_grants=_take_back_unclaimed(services, now),
+        authorization_requests=_repeated(services, lambda c: requests.prune(c, now, _BATCH)),
         approvals=_approvals(services, now),
     )
 
@@ -73,6 +80,16 @@ def _approvals(services: Services, now: datetime) -> int:
 
     done = _repeated(services, expire) + _repeated(services, escalate)
     return done + _repeated(services, lambda c: approvals.forget_keys(c, now, _BATCH))
+
+
+def _take_back_unclaimed(services: Services, now: datetime) -> int:
+    """End what was allowed to agents that never came for it (FAPI Grant Management, lifecycle of the grant)."""
+    unclaimed = services.database.read(lambda c: requests.unclaimed(c, now, _BATCH))
+    for request_id, delegation_id in unclaimed:
+        target = Target("delegation", delegation_id)
+        revoke(services, target, reason="the agent never came for it", by="server", now=now)
+        services.database.write(partial(requests.given_up, id=request_id))
+    return len(unclaimed)
 
 
 def _repeated(services: Services, work: Callable[[Connection], int]) -> int:
@@ -137,11 +154,5 @@ def _run(services: Services, stop: threading.Event) -> None:
         except Exception as error:  # whatever it is, it must not be the last time  # noqa: BLE001
             log.error("upkeep.failed", error=type(error).__name__)  # noqa: TRY400  # it may hold what was asked
             continue
-        if tidied != Tidied(0, 0, 0, 0):
-            log.info(
-                "upkeep.tidied",
-                reservations=tidied.reservations,
-                idempotency_keys=tidied.idempotency_keys,
-                seen_tokens=tidied.seen_tokens,
-                approvals=tidied.approvals,
-            )
+        if any(asdict(tidied).values()):
+            log.info("upkeep.tidied", **asdict(tidied))

@@ -12,17 +12,16 @@ from authserver.agent import AgentClient, ExchangeRefused, IssuedToken
 from authserver.errors import Violation
 from authserver.resource_server import Introspection, Settlement, SettlementRefused
 from authserver.values import Money
+from examples.asking import Asking
 from examples.narrator import Narrator, euros, in_words
+from examples.person import Person
 from examples.world import (
     FOODS,
-    HELPER,
     MARKET,
-    SCOUT,
     Delegated,
-    Operator,
     World,
-    what_ada_allows_the_helper,
     what_ada_allows_the_scout,
+    what_the_helper_asks_for,
 )
 
 SCOUT_LASTS = timedelta(seconds=15)
@@ -51,6 +50,7 @@ class Agent:
 
     name: str
     client: AgentClient
+    asking: Asking
     shop: httpx.Client
 
     def gets(self, grant: str, details: dict[str, Any], key: str | None = None) -> IssuedToken:
@@ -93,7 +93,7 @@ class Story:
     """Who plays, and what the chapters hand on."""
 
     say: Narrator
-    operator: Operator
+    ada: Person
     world: World
     helper: Agent
     scout: Agent
@@ -119,14 +119,21 @@ class Story:
         self.ada_takes_it_back()
 
     def ada_consents(self) -> None:
-        """The delegation of the helper is recorded."""
+        """The helper asks, Ada reads, allows less, and the helper comes for its grant."""
         self.say.chapter("Ada says what Basket Helper may do")
-        allowed = what_ada_allows_the_helper(self.world.shop.identifier, timedelta(days=30))
-        self.consent = self.operator.delegate(HELPER, allowed)
+        wanted = what_the_helper_asks_for(self.world.shop.identifier, timedelta(days=30))
+        asked = self.helper.asking.by_browser(wanted)
+        self.say.asks("Basket Helper", "may I? (a pushed request; Ada's browser gets only its reference)")
+        page = self.ada.reads(asked.url)
+        self.say.tell(f"Ada has signed in, and reads: “{page.sentence}”")
+        expect("€200 in all" in page.sentence, "the page says something else", page.sentence)
+        callback = self.ada.allows(page, total="120.00", preset="trust")
         self.say.tell(
-            "Up to €80.00 at a time and €120.00 in all, at grocery and dairy shops (classes 5411 and 5451) in the"
-            " Netherlands and Belgium, for 30 days. It may use her shipping address, and must ask her above €60.00."
+            "She lowers the total to €120.00, lets it ask her as it proposes, and allows it. The browser goes back to"
+            " Basket Helper with a code, which only Basket Helper can use, once, within a minute."
         )
+        self.consent = self.helper.asking.claim(asked, callback)
+        expect(self.consent.details["limits"]["total"] == "120.00", "more was granted", self.consent.details)
         self.say.yes(
             "recorded, and a grant signed that is worth nothing without the workload of Basket Helper"
         )
@@ -136,10 +143,15 @@ class Story:
         self.say.chapter("Price Scout searches, and can do nothing else")
         self.scout_ends = datetime.now(UTC).replace(microsecond=0) + SCOUT_LASTS
         allowed = what_ada_allows_the_scout(self.world.shop.identifier, self.scout_ends)
-        self.scouting = self.operator.delegate(SCOUT, allowed)
+        asked = self.scout.asking.by_device(allowed)
+        self.say.asks(
+            "Price Scout", f"may I search? (it has no browser, and shows the code {asked.user_code})"
+        )
+        self.ada.allows(self.ada.types(asked.user_code), preset="trust")
+        self.scouting = self.scout.asking.claim_by_device(asked)
         self.say.tell(
-            f"Ada lets Price Scout search at Example Foods, for {SCOUT_LASTS.seconds} seconds: so short that we can"
-            " watch a token end below."
+            "Ada types the code, sees which device asks, and lets it search at Example Foods, for"
+            f" {SCOUT_LASTS.seconds} seconds: so short that we can watch a token end below."
         )
         self.say.asks("Price Scout", "search at Example Foods")
         self.found = self.scout.gets(self.scouting.grant, self._search())
@@ -279,8 +291,8 @@ class Story:
         self.say.asks("Basket Helper", "pay €9.95 to Example Foods for this order")
         self.say.yes("a token, which Basket Helper does not use yet")
         self._stands(unused, active=True)
-        self.operator.run("delegations", "revoke", self.consent.grant_id)
-        self.say.tell("Ada revokes the delegation.")
+        self.ada.stops(self.consent.grant_id)
+        self.say.tell("Ada presses “Stop for good” on the page of Basket Helper.")
         self._stands(unused, active=False)
         self.say.asks("Basket Helper", "pay with the token it still has")
         self._rejected(self.helper.shows(unused, "POST", f"/api/orders/{order}/payment", 401))

@@ -97,6 +97,16 @@ class Event:
         return {name: value for name, value in members.items() if value is not None}
 
 
+def of_delegation(connection: Connection, delegation_id: str, before: int | None, most: int) -> list[Event]:
+    """Up to `most` events of a delegation, the last first; those earlier than the event `before`, if it is given."""
+    query = (
+        select(_TABLE).where(_TABLE.c.delegation_id == delegation_id).order_by(_TABLE.c.id.desc()).limit(most)
+    )
+    if before is not None:
+        query = query.where(_TABLE.c.id < before)
+    return [_event(row) for row in connection.execute(query)]
+
+
 def all_events(connection: Connection, *, page: int = 1_000) -> Iterator[Event]:
     """Every event, oldest first."""
     last = 0

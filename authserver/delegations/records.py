@@ -137,6 +137,28 @@ def list_delegations(connection: Connection, stored: StoredDetails) -> Iterable[
         yield _record(row, stored)
 
 
+def roots_of_user(
+    connection: Connection, user_id: str, stored: StoredDetails, most: int
+) -> list[tuple[DelegationRecord, int]]:
+    """The newest delegations that a user granted, not those handed on below them, each with the newest revocation."""
+    query = _LINKS.where(_DELEGATIONS.c.user_id == user_id, _DELEGATIONS.c.id == _DELEGATIONS.c.root_id)
+    newest_first = query.order_by(_DELEGATIONS.c.created_at.desc(), _DELEGATIONS.c.id).limit(most)
+    return [(_record(row, stored), row.newest_revocation) for row in connection.execute(newest_first)]
+
+
+def below(connection: Connection, top: DelegationRecord, stored: StoredDetails) -> list[DelegationRecord]:
+    """`top` and every delegation that was handed on below it, each after the one above it."""
+    prefix = " ".join(top.path)
+    rows = connection.execute(
+        _LINKS.where(
+            _DELEGATIONS.c.root_id == top.root_id,
+            # Compared as text, since ids may hold what LIKE would expand.
+            func.substr(_DELEGATIONS.c.path + " ", 1, len(prefix) + 1) == prefix + " ",
+        ).order_by(_DELEGATIONS.c.path)
+    )
+    return [_record(row, stored) for row in rows]
+
+
 @dataclass(frozen=True, slots=True)
 class NewDelegation:
     """A delegation to be recorded. `details` are final: `not_before` is set and `expires` is bounded."""
@@ -175,6 +197,19 @@ def create(connection: Connection, new: NewDelegation, stored: StoredDetails, no
     }
     connection.execute(_BUDGETS.insert(), budget)
     return delegation_id
+
+
+def change(
+    connection: Connection,
+    link: DelegationRecord,
+    details: DelegationDetails,
+    not_before: datetime,
+    stored: StoredDetails,
+) -> None:
+    """Give a delegation other details; `ledger.terms` brings its budget along in the same transaction."""
+    values = {"details": stored.write(details), "not_before": not_before, "expires_at": details.expires}
+    mine = (_DELEGATIONS.c.root_id == link.root_id) & (_DELEGATIONS.c.id == link.id)
+    connection.execute(_DELEGATIONS.update().where(mine).values(values))
 
 
 def _record(row: Row[tuple[object, ...]], stored: StoredDetails) -> DelegationRecord:

@@ -4,6 +4,7 @@ from flask import Response
 
 from authserver import dpop, jose
 from authserver.endpoints.answers import json_answer
+from authserver.endpoints.claims import AUTHORIZATION_CODE, DEVICE_CODE
 from authserver.endpoints.deferred import DEFERRED
 from authserver.endpoints.token import EXCHANGE
 from authserver.services import Services
@@ -23,8 +24,18 @@ def metadata(services: Services) -> dict[str, object]:
         "revocation_endpoint": f"{issuer}/oauth/revoke",
         # Ours (RFC 8414 §2 lets metadata say more); the steps of a redemption are beside it, below redemptions/ID/.
         "redemption_endpoint": f"{issuer}/oauth/redeem",
-        "grant_types_supported": [EXCHANGE, DEFERRED],
-        "response_types_supported": [],
+        "authorization_endpoint": f"{issuer}/oauth/authorize",
+        "pushed_authorization_request_endpoint": f"{issuer}/oauth/par",
+        "device_authorization_endpoint": f"{issuer}/oauth/device_authorization",
+        "grant_management_endpoint": f"{issuer}/oauth/grants",
+        "grant_management_actions_supported": ["query", "revoke", "create", "merge", "replace"],
+        "grant_management_action_required": False,
+        "grant_types_supported": [EXCHANGE, AUTHORIZATION_CODE, DEVICE_CODE, DEFERRED],
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "prompt_values_supported": ["none", "login", "consent", "select_account"],
+        "acr_values_supported": ["phr"],  # by a passkey (OpenID Connect EAP ACR Values)
+        "authorization_response_iss_parameter_supported": True,
         "scopes_supported": [
             name for name in services.vocabulary.catalogue.names if not _needs(services, name)
         ],

@@ -35,6 +35,8 @@ ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105
 # What may differ between a request and its retry (contract §6).
 _FRESH_EACH_TIME = frozenset({"actor_token", "client_assertion"})
 _TARGETS = frozenset({"resource", "audience"})
+# Nothing was decided yet, so there is nothing to record: whoever waits asks every few seconds.
+_UNDECIDED = frozenset({"authorization_pending", "slow_down"})
 
 
 class TokenRequest(OAuth2Request):
@@ -85,7 +87,7 @@ class TokenEndpoint(AuthlibServer):
             attempt = token_request.attempt
             return self._granted(token_request)
         except Refusal as refusal:
-            if refusal.status < 500:
+            if refusal.status < 500 and refusal.error not in _UNDECIDED:
                 holder.refused(self.services, attempt, refusal, self.services.clock.now())
             return error_answer(refusal)
 

@@ -1,5 +1,6 @@
 """Actions: one row for each action token, committed before the token is signed."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -61,6 +62,26 @@ def find(connection: Connection, action_id: str) -> ActionRecord | None:
         return None  # PostgreSQL would not even look for it
     row = _BY_ID.first(connection, {"action": action_id})
     return None if row is None else ActionRecord(*row)
+
+
+def find_all(connection: Connection, root_id: str, ids: Collection[str]) -> dict[str, ActionRecord]:
+    """The actions of one root by their ids."""
+    rows = connection.execute(_ALL.where(_TABLE.c.root_id == root_id, _TABLE.c.id.in_(ids))) if ids else ()
+    return {action.id: action for action in (ActionRecord(*row) for row in rows)}
+
+
+def with_datatypes(connection: Connection, root_id: str, delegation_id: str, most: int) -> list[ActionRecord]:
+    """The newest actions of a delegation that open personal data, the last first."""
+    query = (
+        _ALL.where(
+            _TABLE.c.root_id == root_id,
+            _TABLE.c.delegation_id == delegation_id,
+            _TABLE.c.details.contains('"datatypes":', autoescape=True),
+        )
+        .order_by(_TABLE.c.issued_at.desc())
+        .limit(most)
+    )
+    return [ActionRecord(*row) for row in connection.execute(query)]
 
 
 def row_of(action: ActionRecord) -> Row:

@@ -121,7 +121,8 @@ def _window_upsert(dialect_insert: type[postgresql.Insert] | type[sqlite.Insert]
     return statement.on_conflict_do_update(
         index_elements=["root_id", "delegation_id", "rule", "window"],
         set_={"spent": more},
-        where=more <= _WINDOWS.c.spend_limit,
+        # The limit of today: that of the row is older where the delegation was changed (`ledger.terms`).
+        where=more <= statement.excluded.spend_limit,
     )
 
 

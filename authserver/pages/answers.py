@@ -21,6 +21,9 @@ _POLICY = (
 )
 
 
+_MOST_FIELDS = 4_096  # of a page's form: a box for each entry of a long consent
+
+
 def services_here() -> Services:
     """What the running server holds."""
     found = current_app.extensions["authserver"]
@@ -70,6 +73,16 @@ def redirect(path: str) -> Response:
     return _guarded(response, ())
 
 
+def redirect_away(url: str) -> Response:
+    """Lead back to an agent. The caller knows that `url` is where the agent may be answered (threats A110)."""
+    response = Response(status=303)
+    response.autocorrect_location_header = False
+    response.headers["Location"] = url
+    _guarded(response, ())
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
+
+
 def local_path(unverified: str | None) -> str:
     """A path of this server to go on to, with its query; `/` for what leads anywhere else (threats A110)."""
     text = unverified or "/"
@@ -83,7 +96,7 @@ def local_path(unverified: str | None) -> str:
 
 def read_page_form(services: Services, request: Request, signed_in: SignedIn | None) -> Form:
     """The form that one of our pages sent. Raises `Refusal`, 403 where it was not one of ours (threats A84)."""
-    form = read_form(request)
+    form = read_form(request, _MOST_FIELDS)
     origin = request.headers.get("Origin")
     if origin is not None and origin != _origin(services):
         raise _forged("page.origin")

@@ -9,6 +9,7 @@ from babel.dates import format_date, format_datetime
 from babel.lists import format_list
 from babel.numbers import format_currency
 
+from authserver.delegations.standing import Ending
 from authserver.policy.catalogue import Catalogue
 from authserver.policy.delegation_details import DelegationDetails, Limits, Merchants, PeriodRule
 from authserver.policy.periods import Period
@@ -154,32 +155,29 @@ def in_plain_words(
 ) -> str:
     """A delegation as one or two sentences: who may do what, up to how much, where, until when, and when it asks."""
     names = [action_name(one, catalogue) if catalogue else one for one in details.actions]
-    parts = [
-        _("%(agent)s may %(actions)s", agent=agent or _("The agent"), actions=and_list(map(_lower, names))),
-        *_limits_in_words(details.limits),
-        *_merchants_in_words(details.merchants),
-        _("until %(day)s", day=day(details.expires)),
-    ]
-    sentences = [", ".join(parts) + "."]
+    may = _("%(agent)s may %(actions)s", agent=agent or _("The agent"), actions=and_list(map(_lower, names)))
+    where = _merchants_in_words(details.merchants)
+    sentences = [" ".join([may, *where, _("until %(day)s", day=day(details.expires))])]
+    if details.limits:
+        sentences.append(_limits_in_words(details.limits))
     if details.datatypes:
-        sentences.append(_("It may see: %(datatypes)s.", datatypes=datatypes_in_words(details.datatypes)))
+        sentences.append(_("It may see %(datatypes)s", datatypes=datatypes_in_words(details.datatypes)))
     if details.approval and details.approval.above:
         amount = amount_in_words(details.approval.above)
-        sentences.append(_("It asks you above %(amount)s.", amount=amount))
-    return " ".join(sentences)
+        sentences.append(_("It asks you above %(amount)s", amount=amount))
+    return " ".join(f"{sentence}." for sentence in sentences)
 
 
-def _limits_in_words(limits: Limits | None) -> list[str]:
-    if limits is None:
-        return []
+def _limits_in_words(limits: Limits) -> str:
     said = [
         _(
-            "up to %(each)s at a time and %(total)s in all",
+            "It may spend up to %(each)s at a time and %(total)s in all",
             each=amount_in_words(limits.per_action),
             total=amount_in_words(limits.total),
         )
     ]
-    return said + [_("at most %(rule)s", rule=rule_in_words(rule)) for rule in limits.per_period]
+    rules = (_("at most %(rule)s", rule=rule_in_words(rule)) for rule in limits.per_period)
+    return "; ".join([*said, *rules])
 
 
 def _merchants_in_words(merchants: Merchants | None) -> list[str]:
@@ -342,3 +340,24 @@ def browser_name(user_agent: str) -> str:
     if browser is None:
         return _("A browser")
     return _("%(browser)s on %(system)s", browser=browser, system=system) if system else browser
+
+
+def rule_scope(rule: PeriodRule) -> str:
+    """`Each day at restaurants`: what a limit in time is for."""
+    period = period_name(rule.period)
+    if rule.categories:
+        shops = or_list(_category(one.text) for one in rule.categories)
+        return _("Each %(period)s at %(shops)s", period=period, shops=shops)
+    if rule.ids:
+        return _("Each %(period)s at %(shops)s", period=period, shops=or_list(rule.ids))
+    return _("Each %(period)s", period=period)
+
+
+def ending_in_words(ended: Ending) -> str:
+    """Why a delegation is over, in a word or two."""
+    said = {
+        "delegation.revoked": _("Stopped"),
+        "delegation.expired": _("Expired"),
+        "delegation.agent_disabled": _("Agent blocked"),
+    }
+    return said.get(ended.rule, _("Over"))
