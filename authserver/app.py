@@ -23,6 +23,7 @@ from authserver.endpoints import (
 )
 from authserver.endpoints.answers import error_answer
 from authserver.endpoints.claims import AuthorizationCodeGrant, DeviceCodeGrant
+from authserver.endpoints.deferred import DeferredGrant
 from authserver.endpoints.status import StatusEndpoint
 from authserver.endpoints.token import TokenEndpoint
 from authserver.errors import Refusal
@@ -73,7 +74,7 @@ def build(services: Services) -> Flask:
 
 def _oauth(services: Services) -> Blueprint:
     endpoint, status = TokenEndpoint(services), StatusEndpoint(services)
-    for grant in (AuthorizationCodeGrant, DeviceCodeGrant):
+    for grant in (AuthorizationCodeGrant, DeferredGrant, DeviceCodeGrant):
         endpoint.register_grant(grant)
     routes = Blueprint("oauth", __name__)
     _route(routes, "POST", "/oauth/token", lambda: endpoint.respond(request))

@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -48,6 +48,7 @@ class Services:
     nonces: Nonces
     authorization_codes: AuthorizationCodes
     status_indexes: StatusIndexes
+    approvals_secret: bytes = field(repr=False)
 
     @property
     def issuer(self) -> str:
@@ -113,7 +114,7 @@ def open_services(settings: Settings, clock: Clock, database: Database | None = 
     trust_domains = TrustDomains(settings.trust_domains, issuer=settings.server.issuer)
     database = database or open_database(settings)
     seal = Seal(_encryption_key(settings, database))
-    pairwise, nonce_secret, code_secret = _shared_secrets(database, seal, clock.now())
+    pairwise, nonce_secret, code_secret, approvals_secret = _shared_secrets(database, seal, clock.now())
     signing_keys = SigningKeys(database, seal, clock)
     issuer = settings.server.issuer
     return Services(
@@ -131,6 +132,7 @@ def open_services(settings: Settings, clock: Clock, database: Database | None = 
         nonces=Nonces(nonce_secret, timedelta(seconds=settings.dpop.nonce_lifetime)),
         authorization_codes=AuthorizationCodes(code_secret),
         status_indexes=StatusIndexes(database, clock),
+        approvals_secret=approvals_secret,
     )
 
 
@@ -146,13 +148,14 @@ def _encryption_key(settings: Settings, database: Database) -> bytes:
     return config.create_encryption_key(settings.keys)
 
 
-def _shared_secrets(database: Database, seal: Seal, now: datetime) -> tuple[bytes, bytes, bytes]:
-    def read_or_make(connection: Connection) -> tuple[bytes, bytes, bytes]:
+def _shared_secrets(database: Database, seal: Seal, now: datetime) -> tuple[bytes, bytes, bytes, bytes]:
+    def read_or_make(connection: Connection) -> tuple[bytes, bytes, bytes, bytes]:
         ensure_key(connection, seal, now)
         return (
             shared_secret(connection, seal, "pairwise", now),
             shared_secret(connection, seal, "dpop-nonce", now),
             shared_secret(connection, seal, "authorization-code", now),
+            shared_secret(connection, seal, "approvals", now),
         )
 
     try:

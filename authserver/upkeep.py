@@ -13,7 +13,10 @@ from functools import partial
 import structlog
 from sqlalchemy import Connection
 
+from authserver import notify
 from authserver.actors import replay
+from authserver.approvals import records as approvals
+from authserver.audit.events import Record
 from authserver.delegations import requests
 from authserver.ledger import idempotency
 from authserver.ledger.reservations import release_expired
@@ -24,6 +27,7 @@ from authserver.tokens import status_lists
 log = structlog.get_logger()
 _BATCH = 200
 _EVERY_SECONDS = 5.0
+_DELIVER_SECONDS = 1.0
 # A clock that went so much faster or slower than the machine has jumped; it has to go steadily for so long then.
 _JUMP_SECONDS = 60.0
 _STEADY_SECONDS = 600.0
@@ -39,6 +43,7 @@ class Tidied:
     status_lists: int
     unclaimed_grants: int
     authorization_requests: int
+    approvals: int
 
 
 def tidy(services: Services, now: datetime) -> Tidied:
@@ -54,7 +59,30 @@ def tidy(services: Services, now: datetime) -> Tidied:
         status_lists=_repeated(services, lambda c: status_lists.retire(c, now, _BATCH)),
         unclaimed_grants=_take_back_unclaimed(services, now),
         authorization_requests=_repeated(services, lambda c: requests.prune(c, now, _BATCH)),
+        approvals=_approvals(services, now),
     )
+
+
+def _approvals(services: Services, now: datetime) -> int:
+    """No answer is a refusal (contract §8); before that, others are asked."""
+
+    def expire(connection: Connection) -> int:
+        over = approvals.overdue(connection, now, _BATCH)
+        for approval in over:
+            record = Record("approval.expired", approval.client_id, approval.delegation_id)
+            record.changed(connection, now, approval=approval.id, state=approval.state)
+        return len(over)
+
+    def escalate(connection: Connection) -> int:
+        due = approvals.due_for_escalation(connection, now, _BATCH)
+        for approval in due:
+            record = Record("approval.escalated", approval.client_id, approval.delegation_id)
+            record.changed(connection, now, approval=approval.id, to=approval.escalate_to)
+            notify.escalated(services, connection, approval, now)
+        return len(due)
+
+    done = _repeated(services, expire) + _repeated(services, escalate)
+    return done + _repeated(services, lambda c: approvals.forget_keys(c, now, _BATCH))
 
 
 def _take_back_unclaimed(services: Services, now: datetime) -> int:
@@ -100,7 +128,22 @@ def start(services: Services) -> threading.Event:
     """Tidy every few seconds in a thread of its own, until the returned event is set."""
     stop = threading.Event()
     threading.Thread(target=_run, args=(services, stop), name="upkeep", daemon=True).start()
+    if notify.is_configured(services):
+        # Apart from the rest: a mail server that does not answer holds nothing else up.
+        threading.Thread(target=_deliver, args=(services, stop), name="notifications", daemon=True).start()
     return stop
+
+
+def _deliver(services: Services, stop: threading.Event) -> None:
+    taken = 0
+    while taken or not stop.wait(_DELIVER_SECONDS):
+        if stop.is_set():
+            return
+        try:
+            taken = notify.deliver(services, services.clock.now())
+        except Exception as error:  # whatever it is, it must not be the last time  # noqa: BLE001
+            log.error("notifications.failed", error=type(error).__name__)  # noqa: TRY400  # it may hold an address
+            taken = 0
 
 
 def _run(services: Services, stop: threading.Event) -> None:

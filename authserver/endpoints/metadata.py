@@ -5,6 +5,7 @@ from flask import Response
 from authserver import dpop, jose
 from authserver.endpoints.answers import json_answer
 from authserver.endpoints.claims import AUTHORIZATION_CODE, DEVICE_CODE
+from authserver.endpoints.deferred import DEFERRED
 from authserver.endpoints.token import EXCHANGE
 from authserver.services import Services
 
@@ -29,7 +30,7 @@ def metadata(services: Services) -> dict[str, object]:
         "grant_management_endpoint": f"{issuer}/oauth/grants",
         "grant_management_actions_supported": ["query", "revoke", "create", "merge", "replace"],
         "grant_management_action_required": False,
-        "grant_types_supported": [EXCHANGE, AUTHORIZATION_CODE, DEVICE_CODE],
+        "grant_types_supported": [EXCHANGE, AUTHORIZATION_CODE, DEVICE_CODE, DEFERRED],
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "prompt_values_supported": ["none", "login", "consent", "select_account"],
@@ -57,8 +58,7 @@ def metadata(services: Services) -> dict[str, object]:
         "dpop_signing_alg_values_supported": list(dpop.ALGORITHMS),
         "code_challenge_methods_supported": ["S256"],
         "require_pushed_authorization_requests": True,
-        # No approvals yet: what needs one is refused, and the agent is told so (contract §8).
-        "deferred_token_response_supported": False,
+        "deferred_token_response_supported": True,
     }
 
 

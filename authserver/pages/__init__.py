@@ -15,12 +15,14 @@ from authserver.errors import Refusal
 from authserver.pages import (
     account,
     answers,
+    approvals,
     assets,
     consent,
     cookies,
     enrolment,
     exports,
     my_agents,
+    notifications,
     passkeys,
     sign_in,
     words,
@@ -41,6 +43,8 @@ _MODULES: tuple[Callable[[Services], list[Route]], ...] = (
     my_agents.routes,
     exports.routes,
     consent.routes,
+    approvals.routes,
+    notifications.routes,
 )
 
 
