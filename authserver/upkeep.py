@@ -19,6 +19,7 @@ from authserver.ledger import idempotency
 from authserver.ledger.reservations import release_expired
 from authserver.revoke import Target, revoke
 from authserver.services import Services
+from authserver.tokens import status_lists
 
 log = structlog.get_logger()
 _BATCH = 200
@@ -37,6 +38,7 @@ class Tidied:
     seen_tokens: int
     unclaimed_grants: int
     authorization_requests: int
+    status_lists: int
 
 
 def tidy(services: Services, now: datetime) -> Tidied:
@@ -51,6 +53,7 @@ def tidy(services: Services, now: datetime) -> Tidied:
         seen_tokens=_repeated(services, lambda c: replay.forget(c, now, _BATCH)),
         unclaimed_grants=_take_back_unclaimed(services, now),
         authorization_requests=_repeated(services, lambda c: requests.prune(c, now, _BATCH)),
+        status_lists=_repeated(services, lambda c: status_lists.retire(c, now, _BATCH)),
     )
 
 
