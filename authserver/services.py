@@ -15,6 +15,7 @@ from authserver.config import ConfigurationError, Settings
 from authserver.db import Database
 from authserver.delegations.stored_details import StoredDetails
 from authserver.dpop import Nonces
+from authserver.openid_provider import OpenIdProvider
 from authserver.policy.catalogue import CatalogueError, parse_catalogue
 from authserver.policy.reading import Vocabulary
 from authserver.tokens import action_tokens, grants
@@ -46,6 +47,7 @@ class Services:
     pairwise: PairwiseNames
     nonces: Nonces
     status_indexes: StatusIndexes
+    upstream: OpenIdProvider | None
 
     @property
     def issuer(self) -> str:
@@ -128,6 +130,7 @@ def open_services(settings: Settings, clock: Clock, database: Database | None = 
         pairwise=PairwiseNames(pairwise),
         nonces=Nonces(nonce_secret, timedelta(seconds=settings.dpop.nonce_lifetime)),
         status_indexes=StatusIndexes(database, clock),
+        upstream=OpenIdProvider.of(settings.upstream, issuer),
     )
 
 

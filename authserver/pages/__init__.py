@@ -22,6 +22,7 @@ from authserver.pages import (
     my_agents,
     passkeys,
     sign_in,
+    upstream,
     words,
 )
 from authserver.pages.signed_in import NotSignedIn
@@ -35,6 +36,7 @@ Route = tuple[str, str, Answer]  # method, path, what answers
 _MODULES: tuple[Callable[[Services], list[Route]], ...] = (
     sign_in.routes,
     passkeys.routes,
+    upstream.routes,
     enrolment.routes,
     account.routes,
     my_agents.routes,

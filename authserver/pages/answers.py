@@ -70,6 +70,13 @@ def redirect(path: str) -> Response:
     return _guarded(response, ())
 
 
+def redirect_away(url: str) -> Response:
+    """Lead to another server: only to where the configuration says, or a registered URI."""
+    response = Response(status=303)
+    response.headers["Location"] = url
+    return _guarded(response, ())
+
+
 def local_path(unverified: str | None) -> str:
     """A path of this server to go on to, with its query; `/` for what leads anywhere else (threats A110)."""
     text = unverified or "/"
