@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 import structlog
 from sqlalchemy import Connection
 
+from authserver.accounts import challenges, sessions, tries
 from authserver.actors import replay
 from authserver.ledger import idempotency
 from authserver.ledger.reservations import release_expired
@@ -20,6 +22,7 @@ from authserver.services import Services
 log = structlog.get_logger()
 _BATCH = 200
 _EVERY_SECONDS = 5.0
+_SIGN_INS = (sessions.prune, challenges.prune, tries.prune)
 # A clock that went so much faster or slower than the machine has jumped; it has to go steadily for so long then.
 _JUMP_SECONDS = 60.0
 _STEADY_SECONDS = 600.0
@@ -32,6 +35,7 @@ class Tidied:
     reservations: int
     idempotency_keys: int
     seen_tokens: int
+    sign_ins: int  # sessions that are over, challenges that nobody answered, counts of tries
 
 
 def tidy(services: Services, now: datetime) -> Tidied:
@@ -44,6 +48,7 @@ def tidy(services: Services, now: datetime) -> Tidied:
         reservations=_repeated(services, expired),
         idempotency_keys=_repeated(services, lambda c: idempotency.prune(c, now, _BATCH)),
         seen_tokens=_repeated(services, lambda c: replay.forget(c, now, _BATCH)),
+        sign_ins=sum(_repeated(services, partial(prune, now=now, most=_BATCH)) for prune in _SIGN_INS),
     )
 
 
@@ -94,10 +99,11 @@ def _run(services: Services, stop: threading.Event) -> None:
         except Exception as error:  # whatever it is, it must not be the last time  # noqa: BLE001
             log.error("upkeep.failed", error=type(error).__name__)  # noqa: TRY400  # it may hold what was asked
             continue
-        if tidied != Tidied(0, 0, 0):
+        if tidied != Tidied(0, 0, 0, 0):
             log.info(
                 "upkeep.tidied",
                 reservations=tidied.reservations,
                 idempotency_keys=tidied.idempotency_keys,
                 seen_tokens=tidied.seen_tokens,
+                sign_ins=tidied.sign_ins,
             )

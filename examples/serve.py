@@ -8,6 +8,7 @@ configuration is the one that manage.py reads, so its verbs work beside it. Ctrl
 
 import json
 import os
+import secrets
 import shlex
 import signal
 import sys
@@ -70,28 +71,30 @@ def _prepare_and_serve(settings: Settings) -> None:
     operator = Operator(
         VAR, Path(os.environ.get("AUTHSERVER_CONFIG", SHIPPED / "authserver.toml")).absolute()
     )
-    world = _world(operator, settings)
+    world, password = _world(operator, settings)
     consent = operator.delegate(HELPER, what_ada_allows_the_helper(world.shop.identifier, timedelta(days=30)))
     _write_private(TRY, _things_to_try(settings.server.issuer, operator, world, consent))
-    _serve(settings, operator, world)
+    _serve(settings, operator, world, password)
 
 
-def _world(operator: Operator, settings: Settings) -> World:
-    """Everybody who is registered: as kept for this database, or made now."""
+def _world(operator: Operator, settings: Settings) -> tuple[World, str | None]:
+    """Everybody who is registered, and Ada's password: as kept for this database, or made now."""
     database = make_url(settings.database.url.get_secret_value()).render_as_string(hide_password=True)
     kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
-    made = populate(operator, f"{SHOP_URL}/api")
+    password = secrets.token_urlsafe(12)
+    made = populate(operator, f"{SHOP_URL}/api", password)
     if made is not None:
-        _write_private(KEPT, json.dumps(kept | {database: asdict(made)}, indent=2))
-        return made
+        _write_private(KEPT, json.dumps(kept | {database: {**asdict(made), "password": password}}, indent=2))
+        return made, password
     if database not in kept:
         raise VerbFailed(
             f"{database} has the demonstration data, and {KEPT} has not the secrets that go with them"
         )
-    return World(**{name: Registered(**server) for name, server in kept[database].items()})
+    servers = {name: Registered(**kept[database][name]) for name in ("shop", "market")}
+    return World(**servers), kept[database].get("password")
 
 
-def _serve(settings: Settings, operator: Operator, world: World) -> None:
+def _serve(settings: Settings, operator: Operator, world: World, password: str | None) -> None:
     issuer, with_shop = settings.server.issuer, is_free(SHOP_PORT)
     shop = [sys.executable, "-m", "examples.shop", "--issuer", issuer, "--port", str(SHOP_PORT)]
     shop_knows = {"SHOP_SECRET": world.shop.secret}
@@ -101,16 +104,25 @@ def _serve(settings: Settings, operator: Operator, world: World) -> None:
         if with_shop:
             both.enter_context(running([*shop, "--id", world.shop.id], shop_knows, ROOT))
         server.wait_until_ready(f"http://127.0.0.1:{settings.server.port}/readyz")
-        print(_welcome(issuer, with_shop=with_shop), flush=True)
+        print(_welcome(issuer, password, with_shop=with_shop), flush=True)
         server.process.wait()
 
 
-def _welcome(issuer: str, *, with_shop: bool) -> str:
+def _welcome(issuer: str, password: str | None, *, with_shop: bool) -> str:
+    sign_in = (
+        f"Sign in at {issuer}/ as ada with the password {password}: what her agents may do, what they did, and how to "
+        "stop them."
+        if password
+        else f"Ada has no password here that is known; to see her pages, move {VAR} away."
+    )
     shop = (
         f"The shop Example Foods is at {SHOP_URL}." if with_shop else f"Port {SHOP_PORT} is taken: no shop."
     )
     return f"""
 The server is at {issuer}, with Ada, Basket Helper, Price Scout, Example Foods and Example Market.
+
+{sign_in}
+
 {shop} In a second terminal, one by one:
 
     . {TRY.relative_to(ROOT)}

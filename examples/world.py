@@ -47,9 +47,9 @@ class Operator:
         """What the verbs and the server get to know."""
         return {"AUTHSERVER_CONFIG": str(self.config)}
 
-    def run(self, *arguments: str) -> str:
-        """What a verb prints. Raises `VerbFailed`."""
-        done = finished([sys.executable, "manage.py", *arguments], self.environment, ROOT)
+    def run(self, *arguments: str, typed: str | None = None) -> str:
+        """What a verb prints, with `typed` on its standard input. Raises `VerbFailed`."""
+        done = finished([sys.executable, "manage.py", *arguments], self.environment, ROOT, typed)
         if done.returncode:
             raise VerbFailed(f"manage.py {' '.join(arguments)}\n{(done.stderr or done.stdout).strip()}")
         return done.stdout.strip()
@@ -111,8 +111,10 @@ algorithms = ["ES256"]
     )
 
 
-def populate(operator: Operator, shop: str) -> World | None:
+def populate(operator: Operator, shop: str, password: str | None = None) -> World | None:
     """Make the schema, the trust domain, and everybody in it; `shop` is the identifier of Example Foods.
+
+    `password` is what Ada signs in with, where she is new; without one she does not.
 
     Done again it changes nothing, and answers None where the resource servers were there: their secrets are told once.
     Raises `VerbFailed`.
@@ -120,6 +122,10 @@ def populate(operator: Operator, shop: str) -> World | None:
     if not operator.domain.exists():
         create_domain(DOMAIN, "spiffe", operator.domain)
     operator.run("migrate")
+    if password is not None and not json.loads(operator.run("users", "list", "--json")):
+        operator.run(
+            "users", "create", "--username", "ada", "--name", "Ada", "--password-stdin", typed=password
+        )
     people = operator.folder / "people.toml"
     people.write_text(_PEOPLE.format(shop=shop), encoding="utf-8")
     created = {

@@ -144,9 +144,9 @@ def test_pruning_gives_back_what_dead_tokens_held(
     assert running.rows().reserved == 4250
     later = SettableClock(datetime.now(UTC) + timedelta(days=8))
     monkeypatch.setattr("authserver.commands.context.SystemClock", lambda: later)
-    assert beside.json("prune") == {"reservations": 1, "idempotency_keys": 1, "seen_tokens": 0}
+    assert beside.json("prune") == {"reservations": 1, "idempotency_keys": 1, "seen_tokens": 0, "sign_ins": 0}
     assert (running.rows().reserved, running.rows().idempotency_keys) == (0, 0)
-    assert beside.json("prune") == {"reservations": 0, "idempotency_keys": 0, "seen_tokens": 0}
+    assert beside.json("prune") == {"reservations": 0, "idempotency_keys": 0, "seen_tokens": 0, "sign_ins": 0}
     assert beside.json("ledger", "check", "--json") == []
 
 
