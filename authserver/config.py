@@ -182,7 +182,7 @@ class UpstreamSettings(_Section):
     """An OpenID provider with which people may sign in; there is one where `issuer` is said."""
 
     issuer: WebUrl | None = None
-    name: Annotated[str, AfterValidator(_page_name)] = "OpenID Connect"
+    label: Annotated[str, AfterValidator(_page_name)] = "OpenID Connect"
     client_id: str = Field(default="", max_length=255)
     client_secret: SecretStr = SecretStr("")
     scopes: tuple[str, ...] = ("openid", "email", "profile")

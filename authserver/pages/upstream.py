@@ -60,7 +60,7 @@ def come_back(services: Services, request: Request) -> Response:
 def _again(services: Services, refusal: Refusal, next_path: str) -> Response:
     if refusal.status not in (403, 502):
         raise refusal
-    name = services.settings.upstream.name
+    name = services.settings.upstream.label
     message = {
         "upstream.no_user": _("You are known to %(name)s, but not here. Ask an administrator.", name=name),
         "upstream.denied": _("%(name)s did not sign you in.", name=name),

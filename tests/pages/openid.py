@@ -44,7 +44,7 @@ class Provider:
             "issuer": self.url,
             "client_id": CLIENT,
             "client_secret": SECRET,
-            "name": "Example Login",
+            "label": "Example Login",
             "allow_private_network": True,
         }
         return told | changes
