@@ -142,6 +142,12 @@ class CatalogueSettings(_Section):
     country_groups_file: Path = SHIPPED / "country-groups.toml"
 
 
+class PoliciesSettings(_Section):
+    """What the organisation allows, whatever its users delegate."""
+
+    directory: Path = SHIPPED / "policies"
+
+
 class DelegationsSettings(_Section):
     """Bounds of what a user may delegate."""
 
@@ -229,6 +235,7 @@ class Settings(BaseSettings):
     database: DatabaseSettings
     keys: KeysSettings = KeysSettings()
     catalogue: CatalogueSettings = CatalogueSettings()
+    policies: PoliciesSettings = PoliciesSettings()
     delegations: DelegationsSettings = DelegationsSettings()
     ledger: LedgerSettings = LedgerSettings()
     dpop: DpopSettings = DpopSettings()
@@ -390,6 +397,7 @@ def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
     changes: dict[str, Any] = {
         "keys": _absolute(settings.keys, base),
         "catalogue": _absolute(settings.catalogue, base),
+        "policies": _absolute(settings.policies, base),
         "trust_domains": tuple(_absolute(domain, base) for domain in settings.trust_domains),
         "database": settings.database.model_copy(update={"url": _absolute_url(settings.database.url, base)}),
     }

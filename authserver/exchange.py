@@ -23,8 +23,9 @@ from authserver.ledger.actions import ActionRecord
 from authserver.ledger.idempotency import Request
 from authserver.ledger.reservations import Reservation, release_expired_of, reserve
 from authserver.ledger.spending import allowances
+from authserver.policies import judging
 from authserver.policy.catalogue import CatalogueEntry
-from authserver.policy.decide import NeedsApproval, Permit, Refuse, Situation, decide
+from authserver.policy.decide import NeedsApproval, Permit, Refuse, Situation, decide, with_facts
 from authserver.policy.details import ActionDetails
 from authserver.services import Services
 from authserver.tokens import action_tokens
@@ -189,7 +190,7 @@ class _Exchange:
         if isinstance(answer, Refuse):
             raise Refusal(
                 "invalid_authorization_details",
-                "the delegation does not allow this",
+                _why_not(answer),
                 rule=answer.violations[0].constraint,
                 violations=answer.violations,
             )
@@ -205,8 +206,24 @@ class _Exchange:
     def _answer(self, chain: Chain, target: ResourceServer) -> Permit | Refuse | NeedsApproval:
         open_reservations = self.services.settings.ledger.open_reservations
         situation = Situation(target.identifier, target.merchant, chain.leaf.agent_actions, open_reservations)
-        spent = allowances(self.connection, chain, self.now)
-        return decide(spent, self.request.asked, situation, self.services.vocabulary)
+        spent, vocabulary = allowances(self.connection, chain, self.now), self.services.vocabulary
+        judged = judging.Request(
+            chain=chain,
+            allowances=spent,
+            action=with_facts(self.request.asked, self._entry(), situation),
+            platform=target.merchant is None,
+            task_id=self.request.task_id,
+            dpop=self.holder.proven.proof is not None,
+            now=self.now,
+        )
+        return judging.judge(
+            decide(spent, self.request.asked, situation, vocabulary),
+            self.services.policies.current,
+            judged,
+            vocabulary.datatypes,
+            self.connection,
+            self.holder.attempt.record,
+        )
 
     def _release_expired(self, chain: Chain) -> None:
         """Give back what expired tokens of this chain still hold; what was in the way may be gone."""
@@ -262,3 +279,8 @@ class _Exchange:
             action, permit.action.merchant, self.services.settings.ledger.open_reservations
         )
         reserve(self.connection, chain, reservation, record.permitted_row(self.now))
+
+
+def _why_not(answer: Refuse) -> str:
+    forbidden = all(violation.constraint.startswith("policy:") for violation in answer.violations)
+    return "a policy does not allow this" if forbidden else "the delegation does not allow this"

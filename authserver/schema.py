@@ -323,3 +323,14 @@ class AuditEvent(Base):
     action_id: Mapped[str | None]
     rule: Mapped[str | None]
     data: Mapped[str] = mapped_column(Text)  # JSON
+
+
+class PolicyState(Base):
+    """How far a set of policies has come, where somebody has moved it; the policies themselves are files."""
+
+    __tablename__ = "policy_states"
+    __table_args__ = (CheckConstraint("state IN ('draft', 'observe', 'enforce')", name="state"),)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    changed_at: Mapped[datetime]
+    changed_by: Mapped[str]

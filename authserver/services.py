@@ -15,7 +15,9 @@ from authserver.config import ConfigurationError, Settings
 from authserver.db import Database
 from authserver.delegations.stored_details import StoredDetails
 from authserver.dpop import Nonces
-from authserver.policy.catalogue import CatalogueError, parse_catalogue
+from authserver.policies.loaded import LoadedPolicies
+from authserver.policy.catalogue import Catalogue, CatalogueError, parse_catalogue
+from authserver.policy.cedar_text import PolicyError
 from authserver.policy.reading import Vocabulary
 from authserver.tokens import action_tokens, grants
 from authserver.tokens.action_tokens import Actor
@@ -37,6 +39,7 @@ class Services:
     clock: Clock
     database: Database
     vocabulary: Vocabulary
+    policies: LoadedPolicies
     stored: StoredDetails
     trust_domains: TrustDomains
     seal: Seal
@@ -105,7 +108,7 @@ def _toml(path: Path) -> Mapping[str, object]:
 def open_services(settings: Settings, clock: Clock, database: Database | None = None) -> Services:
     """Open everything; makes the first signing key and the shared secrets where there are none.
 
-    Raises `ConfigurationError` where the configuration, the catalogue or the encryption key cannot be used.
+    Raises `ConfigurationError` where the configuration, the catalogue, a policy or the encryption key cannot be used.
     """
     vocabulary = load_vocabulary(settings)
     trust_domains = TrustDomains(settings.trust_domains, issuer=settings.server.issuer)
@@ -119,6 +122,7 @@ def open_services(settings: Settings, clock: Clock, database: Database | None = 
         clock=clock,
         database=database,
         vocabulary=vocabulary,
+        policies=_load_policies(settings, vocabulary.catalogue, database),
         stored=StoredDetails(),
         trust_domains=trust_domains,
         seal=seal,
@@ -129,6 +133,13 @@ def open_services(settings: Settings, clock: Clock, database: Database | None = 
         nonces=Nonces(nonce_secret, timedelta(seconds=settings.dpop.nonce_lifetime)),
         status_indexes=StatusIndexes(database, clock),
     )
+
+
+def _load_policies(settings: Settings, catalogue: Catalogue, database: Database) -> LoadedPolicies:
+    try:
+        return LoadedPolicies(settings.policies.directory, catalogue, database)
+    except PolicyError as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def _encryption_key(settings: Settings, database: Database) -> bytes:

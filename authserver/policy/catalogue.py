@@ -139,7 +139,8 @@ def _group(unverified: object) -> str:
     return unverified
 
 
-def _who(unverified: object) -> str:
+def parse_approver(unverified: object) -> str:
+    """Read who is asked: `user`, whose delegation it is, or `group:NAME`. Raises `NotAValue`."""
     text = unverified if isinstance(unverified, str) else ""
     if text != "user" and not (text.startswith("group:") and _GROUP.fullmatch(text.removeprefix("group:"))):
         raise NotAValue("takes user or group:NAME")
@@ -175,9 +176,9 @@ def _flag(unverified: object) -> bool:
 _KEYS: Mapping[str, Callable[[object], object]] = {
     "title": _title,
     "owner": _group,
-    "approver": _who,
+    "approver": parse_approver,
     "approval": _one_of("delegation", "unless_delegated", "always"),
-    "escalate_to": _who,
+    "escalate_to": parse_approver,
     "escalate_after": _span,
     "needs": _needs,
     "budget": _one_of("debit", "credit", "check", "none"),
