@@ -27,6 +27,7 @@ from authserver.policies import judging
 from authserver.policy.catalogue import CatalogueEntry
 from authserver.policy.decide import NeedsApproval, Permit, Refuse, Situation, decide, with_facts
 from authserver.policy.details import ActionDetails
+from authserver.policy.reading import without_absent
 from authserver.services import Services
 from authserver.tokens import action_tokens
 from authserver.tokens.status_lists import StatusIndex
@@ -179,10 +180,12 @@ class _Exchange:
             )
 
     def _decide(self, chain: Chain, target: ResourceServer) -> Permit:
-        self.holder.attempt.record.data |= {
-            "resource_server": target.identifier,
-            "asked": self.request.asked.to_json(),
-        }
+        self.holder.attempt.record.data |= without_absent(
+            resource_server=target.identifier,
+            asked=self.request.asked.to_json(),
+            task_id=self.request.task_id,
+            dpop=True if self.holder.proven.proof is not None else None,
+        )
         answer = self._answer(chain, target)
         if isinstance(answer, Refuse) and answer.budget_only:
             self._release_expired(chain)
@@ -195,6 +198,7 @@ class _Exchange:
                 violations=answer.violations,
             )
         if isinstance(answer, NeedsApproval):
+            self.holder.attempt.record.data["because"] = answer.because
             raise Refusal(
                 "access_denied",
                 f"approval is required: {answer.because}",

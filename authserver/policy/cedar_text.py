@@ -88,7 +88,7 @@ def read_policies(source: Source) -> tuple[Policy, ...]:
     for line, text in _statements(source.text):
         try:
             policies.append(_policy(source, line, text))
-        except (ValueError, NotAValue) as error:
+        except ValueError as error:
             problems.append(Problem(source.file, line, None, str(error)))
     if problems:
         raise PolicyError(tuple(problems))
