@@ -164,7 +164,7 @@ class Replay:
             dpop=event.data.get("dpop") is True,
             now=event.at,
         )
-        return judging.gather(self._connection, request, uses, vocabulary.datatypes)
+        return judging.gather(self._connection, request, uses, vocabulary.datatypes, before=event.at)
 
     def asked(self, event: Event) -> ActionDetails | None:
         """What was asked for; None where it was not read that far, or the catalogue has lost the action."""

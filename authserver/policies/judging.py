@@ -9,7 +9,7 @@ from authserver.actors import agents
 from authserver.audit.events import Record
 from authserver.delegations.records import Chain
 from authserver.policies.files import InForce
-from authserver.policies.history import history_of
+from authserver.policies.history import Past, history_of
 from authserver.policy.cedar import PolicyAnswer, PolicySet, narrowed
 from authserver.policy.decide import Allowance, NeedsApproval, Permit, Refuse
 from authserver.policy.details import ActionDetails
@@ -58,8 +58,14 @@ def judge(
     return narrowed(answer, said)
 
 
-def gather(connection: Connection, request: Request, uses: frozenset[str], datatypes: Datatypes) -> Facts:
-    """The facts that policies which use `uses` need, as they were at `request.now`."""
+def gather(
+    connection: Connection,
+    request: Request,
+    uses: frozenset[str],
+    datatypes: Datatypes,
+    before: datetime | None = None,
+) -> Facts:
+    """The facts that policies which use `uses` need; with `before`, of the past only what was issued before."""
     leaf, action = request.chain.leaf, request.action
     caller = Caller(leaf.client_id, leaf.trust_domain)
     if OWNER in uses:
@@ -78,7 +84,7 @@ def gather(connection: Connection, request: Request, uses: frozenset[str], datat
         chain_depth=len(request.chain.links) - 1,
         budget_left=_budget_left(request.allowances),
         approved_by=request.approved_by,
-        history=history_of(connection, request.chain.root_id, action, uses, request.now),
+        history=history_of(Past(connection, request.chain.root_id, request.now, before), action, uses),
     )
 
 

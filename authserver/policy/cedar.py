@@ -75,7 +75,7 @@ class _Slice:
 
     policies: Mapping[str, Policy]
     permitted_by: tuple[str, ...]  # permits that hold for every request
-    permits: cedarpy.PolicySet | None  # those that depend on something; None where it makes no difference
+    permits: cedarpy.PolicySet | None  # those that depend on something
     forbids: cedarpy.PolicySet | None
     uses: frozenset[str]  # every attribute that one of them reads
 
@@ -132,7 +132,8 @@ class PolicySet:
         chosen = self.slices[facts.action.action]
         permitted_by, failed = chosen.permitted_by, list[str]()
         if chosen.permits is not None:
-            permitted_by, failed = self._satisfied(chosen.permits, facts, chosen.uses)
+            more_permits, failed = self._satisfied(chosen.permits, facts, chosen.uses)
+            permitted_by += more_permits
         matched: tuple[str, ...] = ()
         if chosen.forbids is not None:
             matched, more = self._satisfied(chosen.forbids, facts, chosen.uses)
@@ -193,7 +194,8 @@ def _blamed(message: str) -> str:
 
 def _slice(chosen: Sequence[Policy]) -> _Slice:
     permitted_by = tuple(policy.id for policy in chosen if policy.effect == "permit" and policy.always)
-    permits = [policy for policy in chosen if policy.effect == "permit" and not permitted_by]
+    # Those, too, that can add nothing: one that cannot be evaluated denies, whatever the others say.
+    permits = [policy for policy in chosen if policy.effect == "permit" and not policy.always]
     forbids = [policy for policy in chosen if policy.effect == "forbid"]
     return _Slice(
         policies={policy.id: policy for policy in chosen},
