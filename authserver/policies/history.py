@@ -26,6 +26,7 @@ class Past:
     """What is looked at: all that was recorded under one root, seen from `at`.
 
     `before` leaves out what was issued then or later, for a decision that is asked again; None leaves out nothing.
+    What became of an action is always what is known of it today.
     """
 
     connection: Connection

@@ -15,7 +15,7 @@ from authserver.errors import Violation
 from authserver.policy.catalogue import Catalogue
 from authserver.policy.cedar_text import NO_POLICY, Policy, PolicyError, Problem
 from authserver.policy.decide import NeedsApproval, Permit, Refuse
-from authserver.policy.facts import Caller, Facts, groups_of, schema_text
+from authserver.policy.facts import Caller, Facts, attributes_of, groups_of, schema_text
 
 _BLAMED = re.compile(r"`([^`]+)`")  # Cedar names the policy first in whatever it says
 _PAIRS_KEPT = 512  # agents at resource servers whose entities are kept as Cedar holds them
@@ -98,7 +98,8 @@ class PolicySet:
     @classmethod
     def build(cls, policies: Sequence[Policy], catalogue: Catalogue) -> "PolicySet":
         """Check the policies against the schema and prepare them. Raises `PolicyError`, each problem with its line."""
-        if problems := (*_repeated(policies), *_against_schema(policies, catalogue)):
+        checks = (_repeated(policies), _unknown(policies, catalogue), _against_schema(policies, catalogue))
+        if problems := tuple(problem for check in checks for problem in check):
             raise PolicyError(problems)
         prepared = dict[tuple[str, ...], _Slice]()
         slices = dict[str, _Slice]()
@@ -222,6 +223,14 @@ def _repeated(policies: Sequence[Policy]) -> Iterator[Problem]:
         earlier = first.setdefault(policy.id, policy)
         if earlier is not policy:
             yield policy.problem(f"@id: there is one already, at {earlier.file}:{earlier.line}")
+
+
+def _unknown(policies: Sequence[Policy], catalogue: Catalogue) -> Iterator[Problem]:
+    # Cedar takes `context has typo` for something that is never there: such a forbid would never hold.
+    known = attributes_of(catalogue)
+    for policy in policies:
+        for name in sorted(policy.uses - known):
+            yield policy.problem(f"attribute `{name}` is not known")
 
 
 def _against_schema(policies: Sequence[Policy], catalogue: Catalogue) -> Iterator[Problem]:

@@ -1,6 +1,7 @@
 """What a policy may know of one request: the principal, the place, and the members of `context`."""
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -114,6 +115,11 @@ def schema_text(catalogue: Catalogue) -> str:
             *(_action_text(catalogue, name) for name in catalogue.names),
         )
     )
+
+
+def attributes_of(catalogue: Catalogue) -> frozenset[str]:
+    """The names of all attributes of the schema, of principals, places and `context`."""
+    return frozenset(re.findall(r'(\w[\w.]*)"?\??:', schema_text(catalogue)))
 
 
 def groups_of(catalogue: Catalogue, action: str) -> tuple[str, ...]:

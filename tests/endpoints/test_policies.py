@@ -199,7 +199,9 @@ def test_payments_are_counted_by_the_hour_and_the_day_without_those_that_came_to
     database_url: str, tmp_path: Path
 ) -> None:
     counted = {"payments_last_hour": 2, "payments_last_day": 3, "spent_last_hour": 200, "spent_last_day": 300}
-    when = "context has amount && context.amount == 4250 && " + " && ".join(f"context.{name} == {value}" for name, value in counted.items())
+    when = "context has amount && context.amount == 4250 && " + " && ".join(
+        f"context.{name} == {value}" for name, value in counted.items()
+    )
     with policed(database_url, tmp_path, company=forbid("exactly", when)) as world:
         grant = world.granted().grant
         for waited in (0, 7200, 0, 0):

@@ -71,6 +71,14 @@ WRONG = {
         "x.cedar:3: all: @id: there is one already, at x.ced",
     ),
     "unknown action": (forbid("a", action="payment.finalise"), "x.cedar:1: a: unrecognized action"),
+    "unknown member that is only asked for": (
+        forbid("a", "context has amout"),
+        "x.cedar:1: a: attribute `amout`",
+    ),
+    "action that never was": (
+        forbid("a", 'context.seconds_since has "order.change_adress"'),
+        "x.cedar:1: a: attribute `order.change_adress` is not known",
+    ),
     "unknown member": (forbid("a", "context.amout > 3"), "x.cedar:1: a: attribute `amout`"),
     "unknown entity": (
         forbid("a", 'principal in Team::"x"'),
