@@ -98,8 +98,7 @@ class PolicySet:
     @classmethod
     def build(cls, policies: Sequence[Policy], catalogue: Catalogue) -> "PolicySet":
         """Check the policies against the schema and prepare them. Raises `PolicyError`, each problem with its line."""
-        checks = (_repeated(policies), _unknown(policies, catalogue), _against_schema(policies, catalogue))
-        if problems := tuple(problem for check in checks for problem in check):
+        if problems := (*_repeated(policies), *_wrong(policies, catalogue)):
             raise PolicyError(problems)
         prepared = dict[tuple[str, ...], _Slice]()
         slices = dict[str, _Slice]()
@@ -225,20 +224,20 @@ def _repeated(policies: Sequence[Policy]) -> Iterator[Problem]:
             yield policy.problem(f"@id: there is one already, at {earlier.file}:{earlier.line}")
 
 
-def _unknown(policies: Sequence[Policy], catalogue: Catalogue) -> Iterator[Problem]:
-    # Cedar takes `context has typo` for something that is never there: such a forbid would never hold.
+def _wrong(policies: Sequence[Policy], catalogue: Catalogue) -> Iterator[Problem]:
     known = attributes_of(catalogue)
+    # Cedar takes `context has typo` for something that is never there: such a forbid would never hold.
     for policy in policies:
-        for name in sorted(policy.uses - known):
-            yield policy.problem(f"attribute `{name}` is not known")
-
-
-def _against_schema(policies: Sequence[Policy], catalogue: Catalogue) -> Iterator[Problem]:
-    text = "\n".join(policy.text for policy in policies)
-    found = cedarpy.validate_policies(text, cedarpy.Schema.from_str(schema_text(catalogue)))
+        yield from (
+            policy.problem(f"attribute `{name}` is not known") for name in sorted(policy.uses - known)
+        )
+    named = [policy for policy in policies if policy.uses <= known]
+    found = cedarpy.validate_policies(
+        "\n".join(policy.text for policy in named), cedarpy.Schema.from_str(schema_text(catalogue))
+    )
     for error in found.errors:
         number = int(error.policy_id.removeprefix("policy"))
-        yield policies[number].problem(error.error.removeprefix(f"for policy `{error.policy_id}`, "))
+        yield named[number].problem(error.error.removeprefix(f"for policy `{error.policy_id}`, "))
 
 
 def _action_entities(catalogue: Catalogue) -> str:

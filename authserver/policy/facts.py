@@ -1,7 +1,6 @@
 """What a policy may know of one request: the principal, the place, and the members of `context`."""
 
 import json
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -95,31 +94,54 @@ def with_contained(asked: tuple[str, ...], datatypes: Datatypes) -> frozenset[st
     return frozenset(asked).union(*(datatypes.contains.get(name, frozenset()) for name in asked))
 
 
+_AGENT = {"trust_domain": "String", f"{OWNER}?": "String"}
+_RESOURCE_SERVER = {"platform": "Bool"}
+_CONTEXT = {
+    "user": "String",
+    "amount?": "Long",
+    "currency?": "String",
+    "merchant?": "String",
+    "category?": "String",
+    "country?": "String",
+    "datatypes": "Set<String>",
+    "reference?": "String",
+    "hour": "Long",
+    "minute": "Long",
+    "weekday": "Long",
+    "task?": "String",
+    "chain_depth": "Long",
+    "budget_left?": "Long",
+    "approved_by": "Set<String>",
+    "dpop": "Bool",
+    FIRST_PAYMENT: "Bool",
+    **dict.fromkeys(RECENT, "Long"),
+}
+
+
 def schema_text(catalogue: Catalogue) -> str:
     """The Cedar schema of a catalogue: what a policy may name, and the type of each."""
-    since = ", ".join(f'"{name}"?: Long' for name in catalogue.names)
-    recent = ", ".join(f"{name}: Long" for name in RECENT)
-    groups = sorted(
-        {group for entry in catalogue.entries.values() for group in groups_of(catalogue, entry.name)}
-    )
+    since = _record({f'"{name}"?': "Long" for name in catalogue.names})
+    groups = {group for name in catalogue.names for group in groups_of(catalogue, name)}
     return "\n".join(
         (
             "entity TrustDomain;",
-            f"entity Agent in [TrustDomain] {{ trust_domain: String, {OWNER}?: String }};",
-            "entity ResourceServer { platform: Bool };",
-            "type Facts = { user: String, amount?: Long, currency?: String, merchant?: String, category?: String,",
-            "  country?: String, datatypes: Set<String>, reference?: String, hour: Long, minute: Long, weekday: Long,",
-            "  task?: String, chain_depth: Long, budget_left?: Long, approved_by: Set<String>, dpop: Bool,",
-            f"  {SINCE}: {{ {since} }}, {FIRST_PAYMENT}: Bool, {recent} }};",
-            *(f'action "{group}";' for group in groups),
+            f"entity Agent in [TrustDomain] {_record(_AGENT)};",
+            f"entity ResourceServer {_record(_RESOURCE_SERVER)};",
+            f"type Facts = {_record({**_CONTEXT, SINCE: since})};",
+            *(f'action "{group}";' for group in sorted(groups)),
             *(_action_text(catalogue, name) for name in catalogue.names),
         )
     )
 
 
 def attributes_of(catalogue: Catalogue) -> frozenset[str]:
-    """The names of all attributes of the schema, of principals, places and `context`."""
-    return frozenset(re.findall(r'(\w[\w.]*)"?\??:', schema_text(catalogue)))
+    """The names of all attributes of the schema: of principals, places, `context`, and what is in those."""
+    named = (name.removesuffix("?") for name in (*_AGENT, *_RESOURCE_SERVER, *_CONTEXT, SINCE))
+    return frozenset((*named, *catalogue.names))
+
+
+def _record(members: Mapping[str, str]) -> str:
+    return "{ " + ", ".join(f"{name}: {kind}" for name, kind in members.items()) + " }"
 
 
 def groups_of(catalogue: Catalogue, action: str) -> tuple[str, ...]:
