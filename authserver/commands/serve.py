@@ -132,6 +132,10 @@ def _load(port: int, heartbeat: Heartbeat, target: str) -> Callable[..., Any]:
         except Refusal:
             # The database is away. One that gave up here would be replaced once, and then granian would end the server.
             time.sleep(1)
+        except SystemExit as error:
+            # A file was broken after the start, which had checked it: others go on, this one waits until it is mended.
+            log.error("worker.waits", reason=str(error))  # noqa: TRY400  # the reason says it all
+            time.sleep(1)
         else:
             return application
 

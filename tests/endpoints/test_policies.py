@@ -1,12 +1,15 @@
 """Policies at work, over HTTP: they refuse beside the delegation, ask, see the past, and are replaced while it runs."""
 
+import os
+import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import Engine, event
 
@@ -15,6 +18,7 @@ from authserver.policies import states
 from authserver.policies.states import State
 from authserver.schema import Agent
 from tests.attacks.making import change, handed_on
+from tests.attacks.serving import configuration, serving
 from tests.policies import asks, forbid, forbidden, last, policed, write
 from tests.settling import redeemed, settle
 from tests.world import MARKET, PRICE_SCOUT, SHOP, World
@@ -263,6 +267,8 @@ def test_a_set_that_nobody_has_moved_is_enforced(sqlite_url: str, tmp_path: Path
         assert forbidden(world, world.exchange(grant)) == ["policy:new"]
 
 
+AMPLE = {"currency": "EUR", "per_action": "80.00", "total": "1000000.00"}
+
 # --- loading ------------------------------------------------------------------------------------------------------
 
 BROKEN = {
@@ -319,8 +325,7 @@ def test_policies_are_replaced_under_load_and_no_request_fails(database_url: str
     """Two threads pay while the rule against bars comes and goes, is broken, and its state moves."""
     rule = forbid("no-bars", 'context has category && context.category == "5813"')
     with policed(database_url, tmp_path, company=rule) as world:
-        limits = {"currency": "EUR", "per_action": "80.00", "total": "1000000.00"}
-        grant = world.granted(limits=limits).grant
+        grant = world.granted(limits=AMPLE).grant
         watching = world.services.policies.watch()
         assertion, stop = world.assertion(lifetime=3000), threading.Event()
         statuses: list[int] = []
@@ -347,3 +352,47 @@ def test_policies_are_replaced_under_load_and_no_request_fails(database_url: str
         move(world, "company", "enforce")
         bar = world.action(merchant={"id": "m_9", "category": "5813", "country": "NL"}, locations=[MARKET])
         assert "policy:no-bars" in forbidden(world, world.exchange(grant, action=bar))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="there is no /proc to look into")
+def test_every_process_takes_changes_over_by_itself_and_outlives_broken_ones(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    """The program itself with two workers: a file, a state, then a broken file, under which one worker is killed."""
+    with policed(sqlite_url, tmp_path) as world:
+        settings = configuration(world, tmp_path)
+        directory = tmp_path / "policies"
+        settings.write_text(f'{settings.read_text()}\n[policies]\ndirectory = "{directory}"\n')
+        grant = world.granted(limits=AMPLE).grant
+        with serving(settings, workers=2) as served, httpx.Client(base_url=served.url, timeout=30) as client:
+
+            def outcomes() -> set[int]:
+                # Each on a connection of its own, so that both workers answer some.
+                answers = (httpx.post(f"{served.url}/oauth/token", data=world.form(grant)) for _ in range(6))
+                return {answer.status_code for answer in answers}
+
+            assert outcomes() == {200}
+            write(directory, company=forbid("company"))
+            comes(lambda: outcomes() == {400})
+            now = world.clock.now()
+            world.services.database.write(lambda c: states.move(c, "company", "draft", "operator", now))
+            comes(lambda: outcomes() == {200})
+            write(directory, company="forbid (")
+            comes(lambda: client.get("/readyz").json()["checks"]["policies"] == "stale")
+            assert "policies.refused" in served.log.read_text()
+            # Whoever takes a dead worker's place cannot start; the other goes on, and all is well once it is mended.
+            workers = Path(f"/proc/{served.pid}/task/{served.pid}/children").read_text().split()
+            os.kill(int(workers[0]), signal.SIGKILL)
+            comes(lambda: "worker.waits" in served.log.read_text())
+            assert outcomes() == {200}
+            write(directory, company=forbid("company"))
+            world.services.database.write(lambda c: states.move(c, "company", "enforce", "operator", now))
+            comes(lambda: outcomes() == {400})
+
+
+def comes(condition: Callable[[], bool]) -> None:
+    """Wait until it is so."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
