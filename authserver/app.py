@@ -8,16 +8,19 @@ import structlog
 from flask import Blueprint, Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
+from authserver import pages
 from authserver.clock import Clock, SystemClock
 from authserver.config import ConfigurationError, Settings, load_settings
 from authserver.db import Database
 from authserver.endpoints import health, introspection, metadata, revocation, settlement
 from authserver.endpoints.answers import error_answer
+from authserver.endpoints.deferred import DeferredGrant
 from authserver.endpoints.status import StatusEndpoint
 from authserver.endpoints.token import TokenEndpoint
 from authserver.errors import Refusal
 from authserver.logs import configure_logging
 from authserver.migration import is_current
+from authserver.pages import answers
 from authserver.services import Services, open_database, open_services
 
 log = structlog.get_logger()
@@ -45,6 +48,7 @@ def build(services: Services) -> Flask:
     services.trust_domains.warm_up(services.clock.now())
     prefix = urlsplit(services.issuer).path
     app.register_blueprint(_oauth(services), url_prefix=prefix or None)
+    app.register_blueprint(pages.blueprint(services), url_prefix=prefix or None)
     if prefix:
         # RFC 8414 §3.1: for an issuer with a path, the well-known part goes before it.
         app.add_url_rule(
@@ -60,6 +64,7 @@ def build(services: Services) -> Flask:
 
 def _oauth(services: Services) -> Blueprint:
     endpoint, status = TokenEndpoint(services), StatusEndpoint(services)
+    endpoint.register_grant(DeferredGrant)
     routes = Blueprint("oauth", __name__)
     _route(routes, "POST", "/oauth/token", lambda: endpoint.respond(request))
     _route(routes, "POST", "/oauth/introspect", lambda: introspection.respond(services, request))
@@ -97,13 +102,16 @@ def _route(routes: Blueprint, method: str, path: str, answer: Answer) -> None:
 
 
 def _guarded(response: Response) -> Response:
-    # Nothing that is served here is a page: no sniffing, no framing, no content of any kind.
+    # What says nothing of its own is no page: no sniffing, no framing, no content of any kind.
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
     return response
 
 
 def _refused(refusal: Refusal) -> Response:
+    if answers.wants_a_page(request):
+        answers.speak(answers.services_here(), request)
+        return answers.refusal_page(refusal)
     # Contract §7: where settlement is, every error is problem details.
     shape = settlement.problem_answer if settlement.is_at(request.path) else error_answer
     return shape(refusal)

@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -49,6 +49,7 @@ class Services:
     pairwise: PairwiseNames
     nonces: Nonces
     status_indexes: StatusIndexes
+    approvals_secret: bytes = field(repr=False)
 
     @property
     def issuer(self) -> str:
@@ -114,7 +115,7 @@ def open_services(settings: Settings, clock: Clock, database: Database | None = 
     trust_domains = TrustDomains(settings.trust_domains, issuer=settings.server.issuer)
     database = database or open_database(settings)
     seal = Seal(_encryption_key(settings, database))
-    pairwise, nonce_secret = _shared_secrets(database, seal, clock.now())
+    pairwise, nonce_secret, approvals_secret = _shared_secrets(database, seal, clock.now())
     signing_keys = SigningKeys(database, seal, clock)
     issuer = settings.server.issuer
     return Services(
@@ -132,6 +133,7 @@ def open_services(settings: Settings, clock: Clock, database: Database | None = 
         pairwise=PairwiseNames(pairwise),
         nonces=Nonces(nonce_secret, timedelta(seconds=settings.dpop.nonce_lifetime)),
         status_indexes=StatusIndexes(database, clock),
+        approvals_secret=approvals_secret,
     )
 
 
@@ -154,12 +156,13 @@ def _encryption_key(settings: Settings, database: Database) -> bytes:
     return config.create_encryption_key(settings.keys)
 
 
-def _shared_secrets(database: Database, seal: Seal, now: datetime) -> tuple[bytes, bytes]:
-    def read_or_make(connection: Connection) -> tuple[bytes, bytes]:
+def _shared_secrets(database: Database, seal: Seal, now: datetime) -> tuple[bytes, bytes, bytes]:
+    def read_or_make(connection: Connection) -> tuple[bytes, bytes, bytes]:
         ensure_key(connection, seal, now)
         return (
             shared_secret(connection, seal, "pairwise", now),
             shared_secret(connection, seal, "dpop-nonce", now),
+            shared_secret(connection, seal, "approvals", now),
         )
 
     try:

@@ -28,6 +28,7 @@ from authserver.services import Services
 from authserver.values import Money
 
 _FACTS = {"id": "merchants.ids", "category": "merchants.categories", "country": "merchants.countries"}
+_SHOWN = _FACTS | {"name": "merchants.name"}
 _KEY_KEPT = timedelta(days=1)
 
 
@@ -316,10 +317,12 @@ def _same_merchant(actual: Merchant | None, used: _Used) -> None:
     if actual is None or granted is None:
         return
     said, had = actual.to_json(), granted.to_json()
+    # What a person approved is exactly what was shown: a fact that was not shown cannot come in here (contract §8).
+    shown = used.action.approval_id is not None
     differing = tuple(
-        Violation(constraint, said[fact], had[fact])
-        for fact, constraint in _FACTS.items()
-        if fact in said and fact in had and said[fact] != had[fact]
+        Violation(constraint, said[fact], had.get(fact))
+        for fact, constraint in (_SHOWN if shown else _FACTS).items()
+        if fact in said and (shown or fact in had) and said[fact] != had.get(fact)
     )
     if differing:
         raise Refusal(

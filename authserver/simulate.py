@@ -24,7 +24,7 @@ from authserver.policy.facts import Facts
 from authserver.schema import Action, Delegation, Transfer, table_of
 from authserver.services import Services
 
-DECISIONS = ("exchange.permitted", "exchange.refused")
+DECISIONS = ("exchange.permitted", "exchange.refused", "exchange.deferred")
 PERMIT, FORBID, APPROVAL = "permit", "forbid", "approval"
 
 _TRANSFERS, _ACTIONS, _DELEGATIONS = table_of(Transfer), table_of(Action), table_of(Delegation)

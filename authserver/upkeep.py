@@ -12,7 +12,10 @@ from datetime import datetime
 import structlog
 from sqlalchemy import Connection
 
+from authserver import notify
 from authserver.actors import replay
+from authserver.approvals import records as approvals
+from authserver.audit.events import Record
 from authserver.ledger import idempotency
 from authserver.ledger.reservations import release_expired
 from authserver.services import Services
@@ -20,6 +23,7 @@ from authserver.services import Services
 log = structlog.get_logger()
 _BATCH = 200
 _EVERY_SECONDS = 5.0
+_DELIVER_SECONDS = 1.0
 # A clock that went so much faster or slower than the machine has jumped; it has to go steadily for so long then.
 _JUMP_SECONDS = 60.0
 _STEADY_SECONDS = 600.0
@@ -32,6 +36,7 @@ class Tidied:
     reservations: int
     idempotency_keys: int
     seen_tokens: int
+    approvals: int = 0
 
 
 def tidy(services: Services, now: datetime) -> Tidied:
@@ -44,7 +49,30 @@ def tidy(services: Services, now: datetime) -> Tidied:
         reservations=_repeated(services, expired),
         idempotency_keys=_repeated(services, lambda c: idempotency.prune(c, now, _BATCH)),
         seen_tokens=_repeated(services, lambda c: replay.forget(c, now, _BATCH)),
+        approvals=_approvals(services, now),
     )
+
+
+def _approvals(services: Services, now: datetime) -> int:
+    """No answer is a refusal (contract §8); before that, others are asked."""
+
+    def expire(connection: Connection) -> int:
+        over = approvals.overdue(connection, now, _BATCH)
+        for approval in over:
+            record = Record("approval.expired", approval.client_id, approval.delegation_id)
+            record.changed(connection, now, approval=approval.id, state=approval.state)
+        return len(over)
+
+    def escalate(connection: Connection) -> int:
+        due = approvals.due_for_escalation(connection, now, _BATCH)
+        for approval in due:
+            record = Record("approval.escalated", approval.client_id, approval.delegation_id)
+            record.changed(connection, now, approval=approval.id, to=approval.escalate_to)
+            notify.escalated(services, connection, approval, now)
+        return len(due)
+
+    done = _repeated(services, expire) + _repeated(services, escalate)
+    return done + _repeated(services, lambda c: approvals.forget_keys(c, now, _BATCH))
 
 
 def _repeated(services: Services, work: Callable[[Connection], int]) -> int:
@@ -80,7 +108,22 @@ def start(services: Services) -> threading.Event:
     """Tidy every few seconds in a thread of its own, until the returned event is set."""
     stop = threading.Event()
     threading.Thread(target=_run, args=(services, stop), name="upkeep", daemon=True).start()
+    if notify.is_configured(services):
+        # Apart from the rest: a mail server that does not answer holds nothing else up.
+        threading.Thread(target=_deliver, args=(services, stop), name="notifications", daemon=True).start()
     return stop
+
+
+def _deliver(services: Services, stop: threading.Event) -> None:
+    taken = 0
+    while taken or not stop.wait(_DELIVER_SECONDS):
+        if stop.is_set():
+            return
+        try:
+            taken = notify.deliver(services, services.clock.now())
+        except Exception as error:  # whatever it is, it must not be the last time  # noqa: BLE001
+            log.error("notifications.failed", error=type(error).__name__)  # noqa: TRY400  # it may hold an address
+            taken = 0
 
 
 def _run(services: Services, stop: threading.Event) -> None:
@@ -94,10 +137,11 @@ def _run(services: Services, stop: threading.Event) -> None:
         except Exception as error:  # whatever it is, it must not be the last time  # noqa: BLE001
             log.error("upkeep.failed", error=type(error).__name__)  # noqa: TRY400  # it may hold what was asked
             continue
-        if tidied != Tidied(0, 0, 0):
+        if tidied != Tidied(0, 0, 0, 0):
             log.info(
                 "upkeep.tidied",
                 reservations=tidied.reservations,
                 idempotency_keys=tidied.idempotency_keys,
                 seen_tokens=tidied.seen_tokens,
+                approvals=tidied.approvals,
             )

@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -81,6 +81,18 @@ class Fetcher:
         except strict_json.JsonRefused as error:
             raise FetchFailed("json") from error
 
+    def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
+        """Send `body` to `url`; the status of the answer, of which nothing else is read. Raises `FetchFailed`."""
+        parts = self._checked_url(url)
+        sent: dict[bytes | str, bytes | str] = {"User-Agent": "authserver"}
+        sent.update(headers.items())
+        with (
+            _failures(),
+            self._pool(parts.scheme == "http") as pool,
+            pool.stream("POST", url, headers=sent, content=body) as response,
+        ):
+            return response.status
+
     def _checked_url(self, url: str) -> SplitResult:
         try:
             parts = urlsplit(url)
@@ -96,19 +108,21 @@ class Fetcher:
         return parts
 
     def _get(self, url: str, loopback_only: bool) -> bytes:
-        backend = _PinnedBackend(
-            self._resolve, _Deadline(self._timeout), self._allow_private_network, loopback_only
-        )
         headers: dict[bytes | str, bytes | str] = {
             "Accept": "application/json",
             "Accept-Encoding": "identity",
             "User-Agent": "authserver",
         }
-        pool = httpcore.ConnectionPool(
+        with self._pool(loopback_only) as pool, pool.stream("GET", url, headers=headers) as response:
+            return self._body(response)
+
+    def _pool(self, loopback_only: bool) -> httpcore.ConnectionPool:
+        backend = _PinnedBackend(
+            self._resolve, _Deadline(self._timeout), self._allow_private_network, loopback_only
+        )
+        return httpcore.ConnectionPool(
             ssl_context=self._tls, network_backend=backend, max_connections=1, http2=False, retries=0
         )
-        with pool, pool.stream("GET", url, headers=headers) as response:
-            return self._body(response)
 
     def _body(self, response: httpcore.Response) -> bytes:
         # A redirect is a status like any other that is not 200: the place it names is never asked.

@@ -4,6 +4,7 @@ from flask import Response
 
 from authserver import dpop, jose
 from authserver.endpoints.answers import json_answer
+from authserver.endpoints.deferred import DEFERRED
 from authserver.endpoints.token import EXCHANGE
 from authserver.services import Services
 
@@ -22,7 +23,7 @@ def metadata(services: Services) -> dict[str, object]:
         "revocation_endpoint": f"{issuer}/oauth/revoke",
         # Ours (RFC 8414 §2 lets metadata say more); the steps of a redemption are beside it, below redemptions/ID/.
         "redemption_endpoint": f"{issuer}/oauth/redeem",
-        "grant_types_supported": [EXCHANGE],
+        "grant_types_supported": [EXCHANGE, DEFERRED],
         "response_types_supported": [],
         "scopes_supported": [
             name for name in services.vocabulary.catalogue.names if not _needs(services, name)
@@ -38,8 +39,7 @@ def metadata(services: Services) -> dict[str, object]:
         "dpop_signing_alg_values_supported": list(dpop.ALGORITHMS),
         "code_challenge_methods_supported": ["S256"],
         "require_pushed_authorization_requests": True,
-        # No approvals yet: what needs one is refused, and the agent is told so (contract §8).
-        "deferred_token_response_supported": False,
+        "deferred_token_response_supported": True,
     }
 
 

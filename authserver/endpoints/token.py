@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import ClassVar
 
 from authlib.oauth2 import AuthorizationServer as AuthlibServer
@@ -16,10 +17,11 @@ from werkzeug.datastructures import Headers
 
 from authserver import exchange, holder, strict_json
 from authserver.actors.client_authentication import ClientCredentials
+from authserver.approvals.opening import Opened
 from authserver.endpoints.answers import error_answer, json_answer
 from authserver.endpoints.forms import Form, read_form
 from authserver.errors import Refusal
-from authserver.exchange import ExchangeRequest, Issued
+from authserver.exchange import ExchangeRequest, Issued, Wanted
 from authserver.holder import Attempt, Presented
 from authserver.ledger import idempotency
 from authserver.policy.details import ActionDetails, action_from_scope, parse_authorization_details
@@ -60,11 +62,11 @@ class TokenExchangeGrant(BaseGrant, TokenEndpointMixin):
         """Decide, commit, sign."""
         services = self.server.services
         now = services.clock.now()
-        issued = exchange.exchange(services, self.parsed, self.request.attempt, now)
-        headers = []
-        if self.parsed.presented.unverified_proof is not None:
-            headers.append(("DPoP-Nonce", services.nonces.make(now)))
-        return 200, _answer(issued, int(now.timestamp())), headers
+        outcome = exchange.exchange(services, self.parsed, self.request.attempt, now)
+        headers = nonce_for(self.parsed.presented.unverified_proof, services, now)
+        if isinstance(outcome, Opened):
+            return 400, awaiting(outcome, services, now), headers
+        return 200, issued_answer(outcome, int(now.timestamp())), headers
 
 
 class TokenEndpoint(AuthlibServer):
@@ -127,16 +129,19 @@ def parse_exchange(form: Form, headers: Headers, services: Services) -> Exchange
         raise _malformed("requested_token_type takes an access token", "form.requested_token_type")
     if form.one("requested_actor") is not None:
         raise _malformed("requested_actor goes with a delegation grant", "form.requested_actor")
-    _completion_mode(form)
+    waits = _completion_mode(form) == "deferred"
     asked, by_scope = _asked(form, services)
     return ExchangeRequest(
-        presented=Presented(subject_token, actor_token, _proof(headers), credentials(form, headers)),
-        asked=asked,
-        by_scope=by_scope,
-        resource=_target(form, "resource"),
-        audience=_target(form, "audience"),
-        task_id=_task_id(form),
-        repeatable=_repeatable(form, headers),
+        Presented(subject_token, actor_token, proof_in(headers), credentials(form, headers)),
+        Wanted(
+            asked=asked,
+            by_scope=by_scope,
+            resource=_target(form, "resource"),
+            audience=_target(form, "audience"),
+            task_id=_task_id(form),
+            repeatable=_repeatable(form, headers),
+            waits=waits,
+        ),
     )
 
 
@@ -174,12 +179,15 @@ def _task_id(form: Form) -> str | None:
     return task_id
 
 
-def _completion_mode(form: Form) -> None:
-    if form.one("completion_mode") not in (None, "deferred"):
+def _completion_mode(form: Form) -> str | None:
+    mode = form.one("completion_mode")
+    if mode not in (None, "deferred"):
         raise _malformed("completion_mode takes deferred", "form.completion_mode")
+    return mode
 
 
-def _proof(headers: Headers) -> str | None:
+def proof_in(headers: Headers) -> str | None:
+    """The DPoP proof that was sent. Raises `Refusal` where there are several."""
     proof = headers.get("DPoP")
     # RFC 9449 §4.3: not more than one; WSGI joins repeated headers with commas.
     if proof is not None and "," in proof:
@@ -195,7 +203,26 @@ def _repeatable(form: Form, headers: Headers) -> idempotency.Request | None:
     return idempotency.Request(key, hashlib.sha256(strict_json.write(same).encode()).digest())
 
 
-def _answer(issued: Issued, now: int) -> dict[str, object]:
+def nonce_for(proof: str | None, services: Services, now: datetime) -> list[tuple[str, str]]:
+    """RFC 9449 §8.2: whoever sends proofs is told the next nonce with the answer."""
+    return [] if proof is None else [("DPoP-Nonce", services.nonces.make(now))]
+
+
+def awaiting(opened: Opened, services: Services, now: datetime) -> dict[str, object]:
+    """Contract §8: what an agent gets that is to wait for an approval."""
+    approval = opened.approval
+    return {
+        "error": "authorization_pending",
+        "error_description": "a person has to approve this first",
+        "deferral_code": opened.code,
+        "interval": approval.poll_interval,
+        "expires_in": int((approval.expires_at - now).total_seconds()),
+        "approval_uri": f"{services.issuer}/approvals/{approval.id}",
+    }
+
+
+def issued_answer(issued: Issued, now: int) -> dict[str, object]:
+    """The answer of contract §6, at `now` in seconds."""
     action = issued.action
     answer: dict[str, object] = {
         "access_token": issued.token,

@@ -40,6 +40,7 @@ class ActionRecord:
     issued_at: datetime
     expires_at: datetime
     ends_at: datetime | None
+    approval_id: str | None = None
 
     def is_live(self, now: datetime) -> bool:
         """Whether its token can still be used, as far as its own state and life say."""

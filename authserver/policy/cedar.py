@@ -62,11 +62,13 @@ def narrowed(
         return Refuse((*crossed, *policies.forbidden), budget_only=False)
     if isinstance(answer, Refuse) or not policies.asks:
         return answer
+    # The policy's, also where the delegation asks: no rule of a user's lifts what the organisation wants.
+    because = f"policy:{policies.asks[0].policy}"
     asked_of = tuple(dict.fromkeys(ask.approver for ask in policies.asks))
     if isinstance(answer, NeedsApproval):
         approvers = tuple(dict.fromkeys((*answer.approvers, *asked_of)))
-        return NeedsApproval(answer.action, answer.entry, answer.because, approvers)
-    return NeedsApproval(answer.action, answer.entry, f"policy:{policies.asks[0].policy}", asked_of)
+        return NeedsApproval(answer.action, answer.entry, because, approvers)
+    return NeedsApproval(answer.action, answer.entry, because, asked_of)
 
 
 @dataclass(frozen=True, slots=True)

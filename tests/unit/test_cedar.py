@@ -218,5 +218,7 @@ def test_whoever_a_delegation_or_a_policy_asks_has_to_agree() -> None:
     assert narrowed(PERMITTED, PRIVACY) == NeedsApproval(
         PAYMENT, PERMITTED.entry, "policy:a", ("group:privacy", "user")
     )
-    assert narrowed(NEEDED, PRIVACY) == replace(NEEDED, approvers=("user", "group:privacy"))
+    assert narrowed(NEEDED, PRIVACY) == replace(
+        NEEDED, because="policy:a", approvers=("user", "group:privacy")
+    )
     assert narrowed(CROSSED, PRIVACY) == CROSSED
