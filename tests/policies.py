@@ -36,13 +36,21 @@ def write(directory: Path, **sets: str) -> Path:
 
 @contextmanager
 def policed(
-    database_url: str, tmp_path: Path, *, library: tuple[str, ...] = (), **sets: str
+    database_url: str,
+    tmp_path: Path,
+    *,
+    library: tuple[str, ...] = (),
+    catalogue: dict[str, Any] | None = None,
+    **sets: str,
 ) -> Iterator[World]:
-    """A server that enforces those sets, and those of the shipped library."""
+    """A server that enforces those sets, and those of the shipped library; with another catalogue, if there is one."""
     directory = write(tmp_path / "policies", **sets)
     for name in library:
         shutil.copy(LIBRARY / f"{name}.cedar", directory)
-    with running_world(database_url, tmp_path / "world", policies={"directory": directory}) as world:
+    settings: dict[str, Any] = {"policies": {"directory": directory}}
+    if catalogue is not None:
+        settings["catalogue"] = catalogue
+    with running_world(database_url, tmp_path / "world", **settings) as world:
         yield world
 
 
