@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+from joserfc.jwk import ECKey
+
+from tests.approving import answers, person, polls, waits
+from tests.attacks.making import dpop_proof
 from tests.journeys.kits import agent_of, euros, refusal, verified
 from tests.policies import PERMIT_ALL, asks, policed, write
 from tests.settling import redeemed
@@ -64,8 +68,31 @@ def test_S17_a_new_action_is_one_entry_and_one_policy(database_url: str, tmp_pat
         assert world.exchange(world.granted().grant, action=spend).status_code == 400
 
 
-def test_S17_personal_data_go_out_only_when_their_owners_agree(database_url: str, tmp_path: Path) -> None:
-    with policed(database_url, tmp_path, library=("personal-data",)) as world:
+def test_S17_personal_data_go_out_only_when_the_user_and_the_owners_agree(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    with policed(sqlite_url, tmp_path, library=("personal-data",)) as world:
+        person(world, "pia", "privacy")
+        granted = world.granted(actions=["personal_data.export"], datatypes=["profile"])
+        export = {"actions": ["personal_data.export"], "amount": None, "merchant": None}
+        key = ECKey.generate_key("P-256")
+
+        def proof() -> dict[str, str]:
+            return {"DPoP": dpop_proof(world, key)}
+
+        action = world.action(**export, datatypes=["email"])
+        told = waits(world, granted.grant, action=action, headers=proof())
+        answers(world, told.approval, user="ada")
+        world.refuses(polls(world, told.code, proof()), "authorization_pending")
+        answers(world, told.approval, user="pia")
+        world.clock.advance(seconds=30)
+        answer = polls(world, told.code, proof())
+        assert (answer.status_code, answer.json()["token_type"]) == (200, "DPoP")
+        assert answer.json()["authorization_details"][0]["datatypes"] == ["email"]
+
+
+def test_S17_a_platform_is_never_told_a_whole_profile(sqlite_url: str, tmp_path: Path) -> None:
+    with policed(sqlite_url, tmp_path, library=("personal-data",)) as world:
         granted = world.granted(actions=["profile.read"], datatypes=["profile"])
         read = world.action(actions=["profile.read"], amount=None, merchant=None, datatypes=["profile"])
         assert "policy:no-whole-profile-to-platforms" in refusal(agent_of(world), granted.grant, read)
