@@ -103,7 +103,7 @@ def capture(services: Services, step: Step, caller: ResourceServer, record: Reco
         if ended := ending(connection, used.chain, now, used.action.task_id):
             record.data["although"] = ended.rule
         amount = _money(step.amount, used, used.action.authorized)
-        settled = settlements.capture(connection, used.action, amount, services.stored, now)
+        settled = settlements.capture(connection, used.action, amount, used.chain, now)
         return _settled(connection, record, settled, used, amount, 200, now)
 
     return _once(services, "capture", step.request, caller, settle, record, now)
@@ -119,7 +119,7 @@ def void(services: Services, step: Step, caller: ResourceServer, record: Record,
         held = used.action.authorized
         if _money(step.amount, used, held) != held:
             raise _conflict("an authorization is voided as a whole", "settle.amount")
-        settled = settlements.void(connection, used.action, services.stored, now)
+        settled = settlements.void(connection, used.action, used.chain, now)
         return _settled(connection, record, settled, used, held, 200, now)
 
     return _once(services, "void", step.request, caller, settle, record, now)
@@ -135,7 +135,7 @@ def refund(services: Services, step: Step, caller: ResourceServer, record: Recor
         if used.action.budget != "debit":
             raise _conflict("nothing was taken that could be given back", "settle.state")
         amount = _money(step.amount, used, used.action.captured - used.action.refunded)
-        settled = settlements.refund(connection, used.action, amount, services.stored, now)
+        settled = settlements.refund(connection, used.action, amount, used.chain, now)
         return _settled(connection, record, settled, used, amount, 200, now)
 
     return _once(services, "refund", step.request, caller, settle, record, now)
@@ -267,7 +267,7 @@ def _redeemed(
             amount,
             capture=capture,
             settle_within=used.entry.settle_within,
-            stored=services.stored,
+            chain=used.chain,
             now=now,
         )
     except settlements.NothingToRefund as error:

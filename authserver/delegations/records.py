@@ -11,6 +11,7 @@ from authserver.delegations.stored_details import StoredDetails
 from authserver.ids import new_id
 from authserver.policy.delegation_details import DelegationDetails
 from authserver.schema import Agent, Budget, Delegation, Revocation, User, table_of
+from authserver.statements import Prepared
 
 _DELEGATIONS, _BUDGETS = table_of(Delegation), table_of(Budget)
 _AGENTS, _USERS, _REVOCATIONS = table_of(Agent), table_of(User), table_of(Revocation)
@@ -89,7 +90,7 @@ _LINKS: Select[tuple[object, ...]] = select(
 )
 
 # Built once: what SQLAlchemy computes for a statement it keeps with the statement.
-_BY_ID = _LINKS.where(_DELEGATIONS.c.id == bindparam("delegation"))
+_BY_ID = Prepared(_LINKS.where(_DELEGATIONS.c.id == bindparam("delegation")))
 _OF_IDS = _LINKS.where(_DELEGATIONS.c.id.in_(bindparam("ids", expanding=True)))
 _AT_ONCE = 500  # parameters of one statement; SQLite takes 32,766
 _ABOVE = _LINKS.where(
@@ -119,7 +120,7 @@ def _rows_of(connection: Connection, delegation_ids: Collection[str]) -> Iterato
 
 def load_chain(connection: Connection, delegation_id: str, stored: StoredDetails) -> Chain | None:
     """The delegation and all above it, or None where there is no such delegation."""
-    leaf = connection.execute(_BY_ID, {"delegation": delegation_id}).first()
+    leaf = _BY_ID.first(connection, {"delegation": delegation_id})
     if leaf is None:
         return None
     above = leaf.path.split(" ")[:-1]

@@ -10,6 +10,7 @@ from authserver.db import Row
 from authserver.jose import LEEWAY
 from authserver.policy.details import Merchant
 from authserver.schema import Action, table_of
+from authserver.statements import Prepared
 
 _TABLE = table_of(Action)
 
@@ -50,7 +51,7 @@ class ActionRecord:
 
 COLUMNS = tuple(_TABLE.c[name] for name in ActionRecord.__dataclass_fields__)
 _ALL = select(*COLUMNS)
-_BY_ID = _ALL.where(_TABLE.c.id == bindparam("action"))
+_BY_ID = Prepared(_ALL.where(_TABLE.c.id == bindparam("action")))
 _NAMES = tuple(ActionRecord.__dataclass_fields__)
 
 
@@ -58,7 +59,7 @@ def find(connection: Connection, action_id: str) -> ActionRecord | None:
     """The action of that id, which is also its token's `jti`."""
     if "\x00" in action_id:
         return None  # PostgreSQL would not even look for it
-    row = connection.execute(_BY_ID, {"action": action_id}).first()
+    row = _BY_ID.first(connection, {"action": action_id})
     return None if row is None else ActionRecord(*row)
 
 
