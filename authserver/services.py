@@ -16,7 +16,7 @@ from authserver.db import Database
 from authserver.delegations.stored_details import StoredDetails
 from authserver.dpop import Nonces
 from authserver.policies.loaded import LoadedPolicies
-from authserver.policy.catalogue import Catalogue, CatalogueError, parse_catalogue
+from authserver.policy.catalogue import CatalogueError, parse_catalogue
 from authserver.policy.cedar_text import PolicyError
 from authserver.policy.reading import Vocabulary
 from authserver.tokens import action_tokens, grants
@@ -109,7 +109,7 @@ def _toml(path: Path) -> Mapping[str, object]:
 def open_services(settings: Settings, clock: Clock, database: Database | None = None) -> Services:
     """Open everything; makes the first signing key and the shared secrets where there are none.
 
-    Raises `ConfigurationError` where the configuration, the catalogue, a policy or the encryption key cannot be used.
+    Raises `ConfigurationError` where the configuration, the catalogue or the encryption key cannot be used.
     """
     vocabulary = load_vocabulary(settings)
     trust_domains = TrustDomains(settings.trust_domains, issuer=settings.server.issuer)
@@ -123,7 +123,7 @@ def open_services(settings: Settings, clock: Clock, database: Database | None = 
         clock=clock,
         database=database,
         vocabulary=vocabulary,
-        policies=_load_policies(settings, vocabulary.catalogue, database),
+        policies=LoadedPolicies(settings.policies.directory, vocabulary.catalogue, database),
         stored=StoredDetails(),
         trust_domains=trust_domains,
         seal=seal,
@@ -137,9 +137,10 @@ def open_services(settings: Settings, clock: Clock, database: Database | None = 
     )
 
 
-def _load_policies(settings: Settings, catalogue: Catalogue, database: Database) -> LoadedPolicies:
+def load_policies(services: Services) -> None:
+    """Read the organisation's policies, without which nothing is decided. Raises `ConfigurationError`."""
     try:
-        return LoadedPolicies(settings.policies.directory, catalogue, database)
+        services.policies.load()
     except PolicyError as error:
         raise ConfigurationError(str(error)) from error
 

@@ -167,14 +167,15 @@ def _move(name: str, state: State) -> None:
         # What a server could not take over is not written either.
         put_in_force(files, {**moved, name: state}, services.vocabulary.catalogue)
         states.move(connection, name, state, operator(), now)
-        before = moved.get(name, known[name].state)
+        before = moved[name] if name in moved else known.get(name, state)
         Record("policies.moved").changed(connection, now, by=operator(), set=name, before=before, state=state)
         return before
 
     with opened() as services, policies_in_words():
         files, now = read_files(services.settings.policies.directory), services.clock.now()
-        known = {file.name: file for file in files}
-        if name not in known:
+        known = {file.name: file.state for file in files}
+        gone = services.database.read(states.read_all).keys() if state == "draft" else set[str]()
+        if name not in known.keys() | gone:
             raise Failed(f"{name}: there is no such set; there are {', '.join(known)}")
         before = services.database.write(write)
     print_json({"set": name, "before": before, "state": state})

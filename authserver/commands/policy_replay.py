@@ -26,7 +26,7 @@ from authserver.policies.files import PolicyFile, put_in_force, read_files
 from authserver.policies.states import State
 from authserver.policy.cedar_text import Policy, PolicyError
 from authserver.policy.reading import read_instant
-from authserver.services import Services
+from authserver.services import Services, load_policies
 from authserver.values import NotAValue
 
 # What is told of every decision, whether or not a policy reads it.
@@ -84,7 +84,8 @@ def simulate(
         period = _period(services.clock.now(), since, until)
 
         def read(connection: Connection) -> None:
-            moved = {**states.read_all(connection), **said}
+            present = states.read_all(connection)
+            moved = {file.name: present[file.name] for file in files if file.name in present} | dict(said)
             policies = put_in_force(files, moved, services.vocabulary.catalogue)
             steps = simulation.simulate(services, connection, policies, period, found)
             for _ in _with_progress(steps, simulation.how_many(connection, period)):
@@ -204,6 +205,7 @@ def explain(name: str, as_json: bool) -> None:
     What the policies knew is computed for the instant of the decision; the policies that are shown are today's.
     """
     with opened() as services:
+        load_policies(services)
         explained = services.database.read(lambda connection: _explained(services, connection, name))
     if as_json:
         print_json(explained.to_json())

@@ -26,6 +26,7 @@ from authserver.commands.heartbeat import Heartbeat
 from authserver.config import ServerSettings
 from authserver.errors import Refusal
 from authserver.logs import configure_logging
+from authserver.services import load_policies
 
 log = structlog.get_logger()
 
@@ -50,6 +51,7 @@ def verb(host: str | None, port: int | None, workers: int | None) -> None:
     """
     # Whatever stops the start is said here, once, before any process is made.
     with opened() as services:
+        load_policies(services)
         settings = services.settings
     configure_logging(settings.log.level, settings.log.format)
     said = {"host": host, "port": port, "workers": workers}

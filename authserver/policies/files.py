@@ -66,8 +66,13 @@ def read_files(directory: Path) -> tuple[PolicyFile, ...]:
 def put_in_force(files: Sequence[PolicyFile], moved: Mapping[str, State], catalogue: Catalogue) -> InForce:
     """The policies of all sets, each in its state. Raises `PolicyError`; what is drafted must be sound, too.
 
-    INVARIANT: a set whose state nobody knows is never skipped (test_a_set_that_nobody_has_moved_is_enforced).
+    INVARIANT: a set whose state nobody knows is never skipped (test_a_set_that_nobody_has_moved_is_enforced), nor is
+    one that was enforced and whose file went away (test_an_enforced_set_whose_file_is_gone_is_a_broken_reload).
     """
+    names = {file.name for file in files}
+    if gone := [name for name, state in moved.items() if state == "enforce" and name not in names]:
+        problem = "is enforced, and there is no such file; policy draft  takes it out of use"
+        raise PolicyError(tuple(Problem(f"{name}.cedar", 0, None, problem) for name in gone))
     PolicySet.build([policy for file in files for policy in file.policies], catalogue)
     states = {file.name: moved.get(file.name, file.state) for file in files}
 

@@ -25,15 +25,29 @@ class _Seen:
 
 
 class LoadedPolicies:
-    """Holds one `InForce`, which is replaced in one step; a decision keeps the one that it began with."""
+    """Holds one `InForce`, which is replaced in one step; a decision keeps the one that it began with.
+
+    Nothing is read before `load`, so that an operator can revoke while a file is broken.
+    """
 
     def __init__(self, directory: Path, catalogue: Catalogue, database: Database) -> None:
-        """Read the policies. Raises `PolicyError` where they cannot be used, `Refusal` (503) without a database."""
         self._directory, self._catalogue, self._database = directory, catalogue, database
         self._reloading = threading.Lock()
-        self._seen = self._look()
-        self.current: InForce = self._read(self._seen)
+        self._seen: _Seen | None = None
+        self._current: InForce | None = None
         self.problem: str | None = None  # why what is there now is not what decides
+
+    @property
+    def current(self) -> InForce:
+        """What decides now; `load` comes first."""
+        if self._current is None:
+            raise LookupError("the policies were not loaded")
+        return self._current
+
+    def load(self) -> None:
+        """Read the policies. Raises `PolicyError` where they cannot be used, `Refusal` (503) without a database."""
+        self._seen = self._look()
+        self._current = self._read(self._seen)
 
     def refresh(self) -> bool:
         """Look whether a file or a state has changed, and take it over; whether what decides is new.
@@ -46,7 +60,7 @@ class LoadedPolicies:
                 return False
             self._seen = seen
             try:
-                self.current, self.problem = self._read(seen), None
+                self._current, self.problem = self._read(seen), None
             except PolicyError as error:
                 self.problem = str(error)
                 problems = [str(problem) for problem in error.problems]

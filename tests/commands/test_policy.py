@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.approving import waits
 from tests.commands.conftest import Manage, operator_of
 from tests.policies import PERMIT_ALL, asks, forbid, forbidden, policed, write
 from tests.settling import redeemed
@@ -192,6 +193,26 @@ def test_a_step_that_no_server_could_take_over_is_refused(author: Manage) -> Non
     assert author.json("policy", "list", "--json")[0]["state"] == "enforce"
 
 
+def test_an_operator_revokes_while_a_policy_is_broken(author: Manage) -> None:
+    rewrite(author, company="forbid (")
+    assert "company.cedar:1: unexpected end of input" in author.fails("serve")
+    assert author.json("revoke", "--all")["delegations"] == 0
+    assert any(
+        one["check"] == "policies" and not one["ok"]
+        for one in json.loads(author.run("doctor", "--json").stdout)
+    )
+
+
+def test_a_set_whose_file_is_gone_is_taken_out_of_use_by_a_step(author: Manage) -> None:
+    rewrite(author, company=forbid("a"))
+    author.json("policy", "enforce", "company")
+    (author.folder / "policies" / "company.cedar").unlink()
+    assert "company.cedar: is enforced, and there is no such file" in author.fails("serve")
+    moved = author.json("policy", "draft", "company")
+    assert moved == {"set": "company", "before": "enforce", "state": "draft"}
+    assert [one["set"] for one in author.json("policy", "list", "--json")] == ["base"]
+
+
 # --- what would have been -----------------------------------------------------------------------------------------
 
 
@@ -280,9 +301,10 @@ def test_simulate_lifts_what_only_a_policy_refused(week: tuple[World, Manage, st
     forbidden(world, world.exchange(grant, action=payment(world, "5813", "1.00")))
     asks(world, world.exchange(grant, action=payment(world, "5411", "1.00")))
     forbidden(world, world.exchange(grant, action=payment(world, "5813", "99.00")))
+    waits(world, grant, action=payment(world, "5411", "1.00"))
     found = simulated(world, manage, tmp_path)
     assert found["changes"] == [
-        {"before": "approval", "after": "permit", "count": 1},
+        {"before": "approval", "after": "permit", "count": 2},
         {"before": "forbid", "after": "permit", "count": 1},
     ]
 

@@ -321,6 +321,18 @@ def test_a_directory_that_is_gone_or_empty_is_a_broken_reload(sqlite_url: str, t
         assert forbidden(world, world.exchange(grant)) == ["policy:rule"]
 
 
+def test_an_enforced_set_whose_file_is_gone_is_a_broken_reload(sqlite_url: str, tmp_path: Path) -> None:
+    with policed(sqlite_url, tmp_path, company=forbid("rule")) as world:
+        grant = world.granted().grant
+        move(world, "company", "enforce")
+        (tmp_path / "policies" / "company.cedar").unlink()
+        assert not world.services.policies.refresh()
+        assert "company.cedar: is enforced" in str(world.services.policies.problem)
+        assert forbidden(world, world.exchange(grant)) == ["policy:rule"]
+        move(world, "company", "draft")
+        assert world.exchange(grant).status_code == 200
+
+
 def test_policies_are_replaced_under_load_and_no_request_fails(database_url: str, tmp_path: Path) -> None:
     """Two threads pay while the rule against bars comes and goes, is broken, and its state moves."""
     rule = forbid("no-bars", 'context has category && context.category == "5813"')
