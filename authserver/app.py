@@ -8,18 +8,32 @@ import structlog
 from flask import Blueprint, Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
+from authserver import pages
 from authserver.clock import Clock, SystemClock
 from authserver.config import ConfigurationError, Settings, load_settings
 from authserver.db import Database
-from authserver.endpoints import health, introspection, metadata, revocation, settlement, tasks
+from authserver.endpoints import (
+    authorization,
+    grants,
+    health,
+    introspection,
+    metadata,
+    revocation,
+    settlement,
+    tasks,
+)
 from authserver.endpoints.answers import error_answer
+from authserver.endpoints.claims import AuthorizationCodeGrant, DeviceCodeGrant
+from authserver.endpoints.deferred import DeferredGrant
 from authserver.endpoints.hand_over import HandOverGrant
 from authserver.endpoints.status import StatusEndpoint
 from authserver.endpoints.token import TokenEndpoint
 from authserver.errors import Refusal
 from authserver.logs import configure_logging
 from authserver.migration import is_current
-from authserver.services import Services, open_database, open_services
+from authserver.pages import answers
+from authserver.pages.signed_in import visitor
+from authserver.services import Services, load_policies, open_database, open_services
 
 log = structlog.get_logger()
 Answer = Callable[..., Response]
@@ -40,12 +54,14 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
 
 
 def build(services: Services) -> Flask:
-    """The application around services that are open already."""
+    """The application around services that are open already. Raises `ConfigurationError` where a policy is broken."""
+    load_policies(services)
     app = Flask("authserver", static_folder=None)
     app.extensions["authserver"] = services
     services.trust_domains.warm_up(services.clock.now())
     prefix = urlsplit(services.issuer).path
     app.register_blueprint(_oauth(services), url_prefix=prefix or None)
+    app.register_blueprint(pages.blueprint(services), url_prefix=prefix or None)
     if prefix:
         # RFC 8414 §3.1: for an issuer with a path, the well-known part goes before it.
         app.add_url_rule(
@@ -61,7 +77,8 @@ def build(services: Services) -> Flask:
 
 def _oauth(services: Services) -> Blueprint:
     endpoint, status = TokenEndpoint(services), StatusEndpoint(services)
-    endpoint.register_grant(HandOverGrant)
+    for grant in (AuthorizationCodeGrant, DeferredGrant, DeviceCodeGrant, HandOverGrant):
+        endpoint.register_grant(grant)
     routes = Blueprint("oauth", __name__)
     _route(routes, "POST", "/oauth/token", lambda: endpoint.respond(request))
     _route(routes, "POST", "/oauth/introspect", lambda: introspection.respond(services, request))
@@ -79,9 +96,28 @@ def _oauth(services: Services) -> Blueprint:
         "/oauth/redemptions/<redemption_id>/<any(capture,void,refund):verb>",
         lambda redemption_id, verb: settlement.step(services, request, redemption_id, verb),
     )
+    _route(routes, "POST", "/oauth/par", lambda: authorization.push(services, request))
+    _route(
+        routes,
+        "POST",
+        "/oauth/device_authorization",
+        lambda: authorization.start_device(services, request, visitor(services, request)),
+    )
+    for method in ("GET", "DELETE"):
+        _route(
+            routes,
+            method,
+            "/oauth/grants/<grant_id>",
+            lambda grant_id: grants.respond(services, request, grant_id),
+        )
     _route(routes, "GET", "/oauth/jwks", lambda: metadata.jwks_response(services))
     # No list has an id that the database could not hold.
-    _route(routes, "GET", f"/oauth/status/<int(max={2**63 - 1}):list_id>", status.respond)
+    _route(
+        routes,
+        "GET",
+        f"/oauth/status/<int(max={2**63 - 1}):list_id>",
+        lambda list_id: status.respond(request, list_id),
+    )
     _route(
         routes,
         "GET",
@@ -105,13 +141,16 @@ def _route(routes: Blueprint, method: str, path: str, answer: Answer) -> None:
 
 
 def _guarded(response: Response) -> Response:
-    # Nothing that is served here is a page: no sniffing, no framing, no content of any kind.
+    # What says nothing of its own is no page: no sniffing, no framing, no content of any kind.
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
     return response
 
 
 def _refused(refusal: Refusal) -> Response:
+    if answers.wants_a_page(request):
+        answers.speak(answers.services_here(), request)
+        return answers.refusal_page(refusal)
     # Contract §7: where settlement is, every error is problem details.
     shape = settlement.problem_answer if settlement.is_at(request.path) else error_answer
     return shape(refusal)
@@ -125,8 +164,13 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
-    log.error("request.failed", error=type(error).__name__, path=request.path, exc_info=error)
+    log.error("request.failed", error=type(error).__name__, path=_pattern(), exc_info=error)
     return _refused(Refusal("server_error", "the server failed; this was recorded", status=500))
+
+
+def _pattern() -> str:
+    # An enrolment link's path is a secret; what it is an instance of is none.
+    return str(request.url_rule) if request.url_rule else request.path
 
 
 def _schema_is_current(database: Database) -> None:

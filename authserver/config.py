@@ -22,7 +22,7 @@ from pydantic_settings import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from authserver.values import is_loopback
+from authserver.values import is_loopback, parse_name
 
 # The server is run from a checkout, by an editable install: config/ and migrations/ are beside the package.
 # A wheel brings both into its environment's share/authserver instead (pyproject.toml, data-files).
@@ -100,6 +100,10 @@ def _trust_domain_name(value: str) -> str:
     return value
 
 
+def _page_name(value: str) -> str:
+    return parse_name(value)
+
+
 Section = TypeVar("Section", bound=BaseModel)
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 
@@ -142,10 +146,26 @@ class CatalogueSettings(_Section):
     country_groups_file: Path = SHIPPED / "country-groups.toml"
 
 
+class PoliciesSettings(_Section):
+    """What the organisation allows, whatever its users delegate."""
+
+    directory: Path = SHIPPED / "policies"
+
+
 class DelegationsSettings(_Section):
     """Bounds of what a user may delegate."""
 
     longest_days: int = Field(default=90, ge=1, le=3660)
+
+
+class AuthorizationSettings(_Section):
+    """How long an agent's request to a person may take. Times are in seconds."""
+
+    request_lifetime: int = Field(default=300, ge=10, le=599)
+    code_lifetime: int = Field(default=60, ge=5, le=60)
+    device_lifetime: int = Field(default=600, ge=60, le=1_800)
+    device_interval: int = Field(default=5, ge=1, le=60)
+    user_code_tries: int = Field(default=5, ge=1, le=100)
 
 
 class LedgerSettings(_Section):
@@ -159,6 +179,86 @@ class DpopSettings(_Section):
 
     require_nonce: bool = True
     nonce_lifetime: int = Field(default=300, ge=10, le=3600)
+
+
+class ApprovalsSettings(_Section):
+    """How long an agent waits for a person, and how often it may ask."""
+
+    lifetime: int = Field(default=1800, ge=60, le=86_400)
+    interval: int = Field(default=5, ge=1, le=60)
+    open_for_agent: int = Field(default=5, ge=1, le=1000)
+    open_for_user: int = Field(default=20, ge=1, le=10_000)
+    per_minute: int = Field(default=10, ge=1, le=1000)
+    refusals_before_pause: int = Field(default=3, ge=1, le=100)
+    refusals_within: int = Field(default=3600, ge=60, le=604_800)
+
+
+class NotificationsSettings(_Section):
+    """How people are told that an agent waits for them; each way is used where it is configured."""
+
+    webhook_url: WebUrl | None = None
+    webhook_secret: SecretStr | None = None
+    push_contact: str | None = Field(default=None, pattern=r"^[!-?A-~]+@[!-?A-~]+$")
+    smtp_host: str | None = None
+    smtp_port: int = Field(default=587, ge=1, le=65_535)
+    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
+    smtp_username: str | None = None
+    smtp_password: SecretStr | None = None
+    mail_from: str | None = Field(default=None, pattern=r"^[!-?A-~]+@[!-?A-~]+$")
+    allow_private_network: bool = False
+
+    @model_validator(mode="after")
+    def _what_each_way_takes(self) -> Self:
+        secret = self.webhook_secret.get_secret_value() if self.webhook_secret else ""
+        if self.webhook_url and len(secret) < 32:
+            raise ValueError("webhook_url takes a webhook_secret of at least 32 characters with it")
+        if self.smtp_host and not self.mail_from:
+            raise ValueError("smtp_host takes mail_from with it")
+        if self.smtp_host and self.smtp_security == "none" and not is_loopback(self.smtp_host):
+            raise ValueError("smtp_security: none is for loopback addresses only")
+        if (self.smtp_username is None) != (self.smtp_password is None):
+            raise ValueError("smtp_username and smtp_password go together")
+        return self
+
+
+class PagesSettings(_Section):
+    """What people see, and how they stay signed in. Times are in seconds."""
+
+    site_name: Annotated[str, AfterValidator(_page_name)] = "authserver"
+    reauthenticate_after: int = Field(default=300, ge=30, le=86_400)
+    session_idle: int = Field(default=1_800, ge=60, le=2_592_000)
+    session_longest: int = Field(default=43_200, ge=60, le=2_592_000)
+    tries_per_account: int = Field(default=10, ge=3, le=1_000)
+    tries_per_address: int = Field(default=100, ge=3, le=100_000)
+    tries_window: int = Field(default=900, ge=60, le=86_400)
+    proxies: int = Field(default=0, ge=0, le=10)
+
+
+class UpstreamSettings(_Section):
+    """An OpenID provider with which people may sign in; there is one where `issuer` is said."""
+
+    issuer: WebUrl | None = None
+    label: Annotated[str, AfterValidator(_page_name)] = "OpenID Connect"
+    client_id: str = Field(default="", max_length=255)
+    client_secret: SecretStr = SecretStr("")
+    scopes: tuple[str, ...] = ("openid", "email", "profile")
+    username_claim: str = Field(default="email", min_length=1)
+    groups_claim: str | None = None
+    create_users: bool = False
+    allow_private_network: bool = False
+    ca_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.issuer is None:
+            return self
+        if not self.client_id or not self.client_secret.get_secret_value():
+            raise ValueError("issuer takes client_id and client_secret with it")
+        if "openid" not in self.scopes:
+            raise ValueError("scopes: takes openid and what else the claims need")
+        if self.issuer.startswith("http:") and not self.allow_private_network:
+            raise ValueError("an http URL takes allow_private_network = true with it")
+        return self
 
 
 class LogSettings(_Section):
@@ -229,9 +329,15 @@ class Settings(BaseSettings):
     database: DatabaseSettings
     keys: KeysSettings = KeysSettings()
     catalogue: CatalogueSettings = CatalogueSettings()
+    policies: PoliciesSettings = PoliciesSettings()
     delegations: DelegationsSettings = DelegationsSettings()
+    authorization: AuthorizationSettings = AuthorizationSettings()
     ledger: LedgerSettings = LedgerSettings()
     dpop: DpopSettings = DpopSettings()
+    approvals: ApprovalsSettings = ApprovalsSettings()
+    notifications: NotificationsSettings = NotificationsSettings()
+    pages: PagesSettings = PagesSettings()
+    upstream: UpstreamSettings = UpstreamSettings()
     log: LogSettings = LogSettings()
     trust_domains: tuple[TrustDomainSettings, ...]
 
@@ -390,6 +496,8 @@ def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
     changes: dict[str, Any] = {
         "keys": _absolute(settings.keys, base),
         "catalogue": _absolute(settings.catalogue, base),
+        "upstream": _absolute(settings.upstream, base),
+        "policies": _absolute(settings.policies, base),
         "trust_domains": tuple(_absolute(domain, base) for domain in settings.trust_domains),
         "database": settings.database.model_copy(update={"url": _absolute_url(settings.database.url, base)}),
     }

@@ -1,19 +1,26 @@
 """Transactions on SQLite and PostgreSQL: begun and committed at the edge, retried within bounds, fair among writers."""
 
-import fcntl
-import os
-import threading
+import sqlite3
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TypeVar
 
 import structlog
-from sqlalchemy import Connection, Engine, Insert, Table, Update, bindparam, create_engine, event, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Insert,
+    Table,
+    Update,
+    bindparam,
+    create_engine,
+    event,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
@@ -21,6 +28,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from authserver.errors import Refusal
+from authserver.sqlite_writing import Lost, SqliteWriter
+from authserver.statements import Prepared
 
 log = structlog.get_logger()
 Result = TypeVar("Result")
@@ -81,10 +90,7 @@ class Database:
         )
         self._patience = statement_timeout / 1000
         # The rest is for the database's own lock, so that the caller has its 503 while it still listens.
-        self._queue = _WriterQueue(self.url.database if self.is_sqlite else None, self._patience / 2)
-        self._writing: Callable[[], AbstractContextManager[Connection]] = (
-            _SqliteWriter(self.engine) if self.is_sqlite else self.engine.connect
-        )
+        self._sqlite = SqliteWriter(self.engine, self._patience / 2) if self.is_sqlite else None
 
     def write(self, work: Callable[[Connection], Result]) -> Result:
         """Run `work` in a transaction and commit it; begun anew, a bounded number of times, after a conflict.
@@ -95,18 +101,21 @@ class Database:
         deadline = time.monotonic() + self._patience
         for attempt in range(_TRIES):
             try:
-                with self._queue, self._writing() as connection:
-                    result = work(connection)
-                    _commit(connection)
-                    return result
-            except Conflict:
+                return self._sqlite.write(work) if self._sqlite else self._write(work)
+            except (Conflict, Lost):
                 pass
-            except (SQLAlchemyError, OSError) as error:
+            except (SQLAlchemyError, sqlite3.Error, OSError) as error:
                 if not _worth_another_try(error) or time.monotonic() > deadline:
                     raise _unavailable_after(error) from error
             time.sleep(0.002 * 2**attempt)
         log.error("database.conflicts", tries=_TRIES)
         raise unavailable()
+
+    def _write(self, work: Callable[[Connection], Result]) -> Result:
+        with self.engine.connect() as connection:
+            result = work(connection)
+            _commit(connection)
+            return result
 
     def read(self, work: Callable[[Connection], Result]) -> Result:
         """Run `work`, which changes nothing, on one consistent connection. Raises `Refusal` with 503."""
@@ -131,10 +140,9 @@ class Database:
 
     def dispose(self) -> None:
         """Close all connections."""
-        if isinstance(self._writing, _SqliteWriter):
-            self._writing.close()
+        if self._sqlite:
+            self._sqlite.close()
         self.engine.dispose()
-        self._queue.close()
 
 
 def hold_off_revocations(connection: Connection) -> None:
@@ -144,7 +152,7 @@ def hold_off_revocations(connection: Connection) -> None:
     (test_nothing_is_minted_after_a_revocation_that_races). SQLite has one writer at a time and needs nothing more.
     """
     if connection.dialect.name == "postgresql":
-        connection.execute(_SHARED_LOCK)
+        _SHARED_LOCK.first(connection, {})
 
 
 def see_one_instant(connection: Connection) -> None:
@@ -159,7 +167,7 @@ def wait_for_exchanges(connection: Connection) -> None:
         connection.execute(_EXCLUSIVE_LOCK)
 
 
-_SHARED_LOCK = text(f"SELECT pg_advisory_xact_lock_shared({_REVOCATION_LOCK})")
+_SHARED_LOCK = Prepared(select(func.pg_advisory_xact_lock_shared(_REVOCATION_LOCK).label("held")))
 _EXCLUSIVE_LOCK = text(f"SELECT pg_advisory_xact_lock({_REVOCATION_LOCK})")
 
 
@@ -179,27 +187,26 @@ def write_together(
     On PostgreSQL all is one statement and one round trip, and `last` holds its row's lock for as short as can be.
     SQLite has nobody to wait for, so there they are sent one by one.
     """
-    if connection.dialect.name == "postgresql" and rows:
+    if connection.dialect.name == "postgresql":
         shapes = tuple((row.table, tuple(row.values)) for row in rows)
         for number, row in enumerate(rows):
             parameters |= {f"{number}_{name}": value for name, value in row.values.items()}
-        return connection.execute(_together(shapes, last), parameters).rowcount
+        return _together(shapes, last).change(connection, parameters)
     for row in rows:
-        connection.execute(_insert(row.table), row.values)
-    return connection.execute(last, parameters).rowcount if last is not None else 1
+        _insert(row.table, tuple(row.values)).change(connection, row.values)
+    return _together((), last).change(connection, parameters) if last is not None else 1
 
 
 @lru_cache
-def _insert(table: Table) -> Insert:
-    return table.insert().inline()
+def _insert(table: Table, names: tuple[str, ...]) -> Prepared:
+    return Prepared(table.insert().inline(), names)
 
 
 @lru_cache
-def _together(shapes: tuple[tuple[Table, tuple[str, ...]], ...], last: Update | None) -> Insert | Update:
+def _together(shapes: tuple[tuple[Table, tuple[str, ...]], ...], last: Update | None) -> Prepared:
     inserts = [_insert_of(table, names, number) for number, (table, names) in enumerate(shapes)]
     final = inserts.pop() if last is None else last
-    together = final.add_cte(*(insert.cte(f"row_{number}") for number, insert in enumerate(inserts)))
-    return together.execution_options(preserve_rowcount=True)
+    return Prepared(final.add_cte(*(insert.cte(f"row_{number}") for number, insert in enumerate(inserts))))
 
 
 def _insert_of(table: Table, names: Sequence[str], number: int) -> Insert:
@@ -220,122 +227,6 @@ def _commit(connection: Connection) -> None:
             raise _unavailable_after(error) from error
         connection.invalidate()  # a transaction that may be open still must not go back to the pool
         raise
-
-
-class _Line:
-    """The threads of one process, one at a time, in the order in which they came."""
-
-    def __init__(self, patience: float) -> None:
-        """Nobody waits longer than `patience`, in seconds."""
-        self._patience = patience
-        self._guard = threading.Lock()
-        self._waiting: deque[threading.Lock] = deque()
-        self._since: float | None = None  # when the turn of the present one began
-
-    def enter(self) -> None:
-        """Return when it is the caller's turn. Raises `TimeoutError`."""
-        with self._guard:
-            if self._since is None:
-                self._since = time.monotonic()
-                return
-            if time.monotonic() - self._since > self._patience:
-                raise TimeoutError("the writer before has not ended")  # nor will it for those who come now
-            mine = threading.Lock()
-            mine.acquire()
-            self._waiting.append(mine)
-        if not mine.acquire(timeout=self._patience):
-            self._give_up(mine)
-
-    def _give_up(self, mine: threading.Lock) -> None:
-        with self._guard:
-            if mine in self._waiting:  # else the turn came just now
-                self._waiting.remove(mine)
-                raise TimeoutError("the writers before have not ended")
-
-    def leave(self) -> None:
-        """Give the turn to the next one."""
-        with self._guard:
-            self._since = time.monotonic() if self._waiting else None
-            if self._waiting:
-                self._waiting.popleft().release()
-
-
-class _WriterQueue:
-    """SQLite has one writer. Its own waiting is by naps of growing length, which starves single writers for
-    seconds; here the threads of a process stand in line, and the first of each process waits in the kernel.
-
-    The kernel's lock (`flock`) ends with the process that holds it, however that ends.
-    """
-
-    def __init__(self, database: str | None, patience: float) -> None:
-        """`patience` is how long a thread waits for those before it, in seconds; then it gets `TimeoutError`."""
-        self._patience, self._line = patience, _Line(patience)
-        self._path = Path(f"{database}-writer") if database and database != ":memory:" else None
-        self._file: int | None = None
-
-    def __enter__(self) -> None:
-        if self._path is None:
-            return
-        begun = time.monotonic()
-        self._line.enter()
-        try:
-            if self._file is None:
-                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-        except BaseException:
-            self._line.leave()
-            raise
-        if time.monotonic() - begun > self._patience:
-            self.__exit__()
-            raise TimeoutError("another process has written for too long")
-
-    def __exit__(self, *exception: object) -> None:
-        if self._file is None:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-        finally:
-            self._line.leave()
-
-    def close(self) -> None:
-        """Close the file. A process that is forked later would share it, and with it the turn."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-
-class _SqliteWriter:
-    """The one connection of a process that writes to SQLite; `_WriterQueue` lets one thread at a time have it.
-
-    To take one from the pool for each transaction, and to bring it back, would cost as much as two statements.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._connection: Connection | None = None
-
-    @contextmanager
-    def __call__(self) -> Iterator[Connection]:
-        connection = self._connection or self._engine.connect()
-        self._connection = None  # until it is known to be good
-        try:
-            # The write lock at once: a read that grows into a write could not be retried.
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            yield connection
-        except DBAPIError:
-            connection.close()
-            raise
-        except BaseException:
-            connection.rollback()
-            self._connection = connection
-            raise
-        self._connection = connection
-
-    def close(self) -> None:
-        """Close the connection; the next writer makes one anew."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
 
 def _sqlite_engine(url: URL, timeout: int) -> Engine:
@@ -388,6 +279,8 @@ def _postgresql_engine(url: URL, pool_size: int, timeout: int, prepared: bool) -
 
 
 def _worth_another_try(error: Exception) -> bool:
+    if isinstance(error, sqlite3.OperationalError):
+        return "locked" in str(error)
     if isinstance(error, PoolTimeout) or not isinstance(error, DBAPIError):
         return False
     if error.connection_invalidated:

@@ -3,18 +3,25 @@
 RFC 8693, contract §6. One transaction; the token is signed from the committed row.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from authserver import strict_json
+from authserver import notify, strict_json
 from authserver.actors import resource_servers
 from authserver.actors.resource_servers import ResourceServer
+from authserver.approvals import rules
+from authserver.approvals.asking import asks_of
+from authserver.approvals.completing import held_to, not_approved
+from authserver.approvals.opening import Asking, Opened, open_request
+from authserver.approvals.records import ApprovalRecord
 from authserver.audit.events import Record
 from authserver.db import hold_off_revocations
 from authserver.delegations.records import Chain
-from authserver.errors import Refusal, Violation
+from authserver.errors import Refusal
 from authserver.holder import Attempt, Holder, Presented, prove
 from authserver.ids import new_id
 from authserver.issuing import claims_of
@@ -23,27 +30,39 @@ from authserver.ledger.actions import ActionRecord
 from authserver.ledger.idempotency import Request
 from authserver.ledger.reservations import Reservation, release_expired_of, reserve
 from authserver.ledger.spending import allowances
+from authserver.policies import judging
 from authserver.policy.catalogue import CatalogueEntry
-from authserver.policy.decide import NeedsApproval, Permit, Refuse, Situation, decide
-from authserver.policy.details import ActionDetails
+from authserver.policy.decide import NeedsApproval, Permit, Refuse, Situation, decide, with_facts
+from authserver.policy.details import ActionDetails, stored_action
+from authserver.policy.reading import without_absent
 from authserver.services import Services
 from authserver.tokens import action_tokens
 from authserver.tokens.status_lists import StatusIndex
+
+Other = TypeVar("Other")
 
 _KEY_KEPT = timedelta(days=1)  # how long an Idempotency-Key is remembered after its token has ended
 
 
 @dataclass(frozen=True, slots=True)
-class ExchangeRequest:
-    """A well-formed request: parameters are there, once, and of the right type; nothing in it is believed yet."""
+class Wanted:
+    """What an agent asks for: parameters are there, once, and of the right type; nothing in it is believed yet."""
 
-    presented: Presented
     asked: ActionDetails
     by_scope: bool
     resource: str | None
     audience: str | None
     task_id: str | None
     repeatable: Request | None  # its Idempotency-Key, and what makes another request the same
+    waits: bool = False  # completion_mode=deferred: the agent is ready to wait for an approval
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeRequest:
+    """A well-formed request: who asks, and for what."""
+
+    presented: Presented
+    wanted: Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,30 +74,66 @@ class Issued:
 
 
 @dataclass(frozen=True, slots=True)
-class _Committed:
+class Committed:
+    """An action whose row is written, before its token is signed."""
+
     action: ActionRecord
     chain: Chain
     audience: str
     is_new: bool
 
 
-def exchange(services: Services, request: ExchangeRequest, attempt: Attempt, now: datetime) -> Issued:
-    """Decide, reserve, record, sign. Raises `Refusal`; `holder.refused` then writes why."""
+def exchange(
+    services: Services, request: ExchangeRequest, attempt: Attempt, now: datetime
+) -> Issued | Opened:
+    """Decide, reserve, record, sign; or record that the agent waits for an approval.
+
+    Raises `Refusal`; `holder.refused` then writes why.
+    """
     proven = prove(services, request.presented, now)
+
+    def run(connection: Connection, index: StatusIndex) -> Committed | Opened:
+        holder = Holder(services, connection, proven, attempt, now)
+        return _Exchange(services, connection, request.wanted, holder, now).run(index)
+
+    return issue(services, run)
+
+
+def complete(
+    services: Services, holder: Holder, approval: ApprovalRecord, index: StatusIndex, now: datetime
+) -> Committed:
+    """The same decision, with the answer that was waited for (contract §8). Raises `Refusal`.
+
+    INVARIANT: all ways to mint go through one decision (test_A106_a_completion_decides_as_the_exchange_does).
+    """
+    request = None
+    if approval.idempotency_key is not None and approval.request_hash is not None:
+        request = Request(approval.idempotency_key, approval.request_hash)
+    wanted = Wanted(
+        asked=stored_action(approval.details),
+        by_scope=approval.scope,
+        resource=None,  # the details as they were shown name the place
+        audience=None,
+        task_id=approval.task_id,
+        repeatable=request,
+    )
+    return _Exchange(services, holder.connection, wanted, holder, now, approval).complete(index)
+
+
+def issue(services: Services, run: Callable[[Connection, StatusIndex], Committed | Other]) -> Issued | Other:
+    """Run one transaction and sign the token of what it committed; anything else that it gives is given back."""
     index = services.status_indexes.take()
     try:
-        committed = services.database.write(
-            lambda connection: _Exchange(
-                services, connection, request, Holder(services, connection, proven, attempt, now), now
-            ).run(index)
-        )
+        committed = services.database.write(lambda connection: run(connection, index))
     except Refusal as refusal:
         # After a 503 nobody knows what was committed: an index is lost rather than given twice.
         if refusal.status < 500:
             services.status_indexes.put_back(index)
         raise
-    if not committed.is_new:
+    if not isinstance(committed, Committed) or not committed.is_new:
         services.status_indexes.put_back(index)
+    if not isinstance(committed, Committed):
+        return committed
     claims = claims_of(services, committed.chain, committed.action, committed.audience)
     return Issued(committed.action, action_tokens.mint(claims, services.signing_keys))
 
@@ -89,17 +144,28 @@ class _Exchange:
 
     services: Services
     connection: Connection
-    request: ExchangeRequest
+    request: Wanted
     holder: Holder
     now: datetime
+    approval: ApprovalRecord | None = None  # the one that is being completed
 
-    def run(self, index: StatusIndex) -> _Committed:
+    def run(self, index: StatusIndex) -> Committed | Opened:
         self.holder.attempt.start()
         hold_off_revocations(self.connection)
         chain = self.holder.chain()
         self.holder.same_client(chain.leaf.client_id)
         self.holder.standing(chain, self._task(chain))
         self.holder.fresh()
+        return self._decided(chain, index)
+
+    def complete(self, index: StatusIndex) -> Committed:
+        """The same from where the caller is known and may act: `defer` has seen to that."""
+        decided = self._decided(self.holder.chain(), index)
+        if isinstance(decided, Opened):
+            raise LookupError(decided.approval.id)  # nothing waits twice  # noqa: TRY004
+        return decided
+
+    def _decided(self, chain: Chain, index: StatusIndex) -> Committed | Opened:
         target = self._target()
         if earlier := self._earlier(chain, target):
             return earlier
@@ -111,9 +177,11 @@ class _Exchange:
             if earlier := self._earlier(chain, target):
                 return earlier
             raise
+        if isinstance(permit, NeedsApproval):
+            return self._waiting(chain, target, permit)
         action = self._action(chain, target, permit, index)
         self._reserve(chain, action, permit)
-        return _Committed(action, chain, target.identifier, is_new=True)
+        return Committed(action, chain, target.identifier, is_new=True)
 
     def _task(self, chain: Chain) -> str | None:
         return self.holder.task(chain, self.request.task_id)
@@ -140,7 +208,7 @@ class _Exchange:
             raise Refusal("invalid_target", "the resource server is unknown", rule="target.unknown")
         return server
 
-    def _earlier(self, chain: Chain, target: ResourceServer) -> _Committed | None:
+    def _earlier(self, chain: Chain, target: ResourceServer) -> Committed | None:
         """The action that the same key and request led to before."""
         request = self._repeatable()
         earlier = idempotency.find(self.connection, chain.leaf.client_id, request.key) if request else None
@@ -159,7 +227,7 @@ class _Exchange:
             )
         record = Record("exchange.repeated", action.client_id, action.delegation_id, action.id)
         record.changed(self.connection, self.now)
-        return _Committed(action, chain, target.identifier, is_new=False)
+        return Committed(action, chain, target.identifier, is_new=False)
 
     def _repeatable(self) -> Request | None:
         return self.holder.repeatable(self.request.repeatable)
@@ -176,36 +244,77 @@ class _Exchange:
                 "invalid_dpop_proof", "this action needs a DPoP proof", rule="catalogue.sender_constraint"
             )
 
-    def _decide(self, chain: Chain, target: ResourceServer) -> Permit:
-        self.holder.attempt.record.data |= {
-            "resource_server": target.identifier,
-            "asked": self.request.asked.to_json(),
-        }
+    def _decide(self, chain: Chain, target: ResourceServer) -> Permit | NeedsApproval:
+        self.holder.attempt.record.data |= without_absent(
+            resource_server=target.identifier,
+            asked=self.request.asked.to_json(),
+            task_id=self._task(chain),
+            dpop=True if self.holder.proven.proof is not None else None,
+        )
         answer = self._answer(chain, target)
         if isinstance(answer, Refuse) and answer.budget_only:
             self._release_expired(chain)
             answer = self._answer(self.holder.chain(), target)
         if isinstance(answer, Refuse):
             raise Refusal(
-                "invalid_authorization_details",
-                "the delegation does not allow this",
+                # What was approved and is not allowed any more is no mistake of the request's (A81).
+                "access_denied" if self.approval else "invalid_authorization_details",
+                _why_not(answer),
                 rule=answer.violations[0].constraint,
                 violations=answer.violations,
             )
+        if self.approval is not None:
+            return held_to(self.approval, answer)
         if isinstance(answer, NeedsApproval):
-            raise Refusal(
-                "access_denied",
-                f"approval is required: {answer.because}",
-                rule="approval",
-                violations=(Violation("approval"),),
-            )
+            self.holder.attempt.record.data["because"] = answer.because
+            return self._lifted(chain, target, answer)
         return answer
+
+    def _lifted(self, chain: Chain, target: ResourceServer, needs: NeedsApproval) -> Permit | NeedsApproval:
+        """What needs an approval goes on by a rule of the user's, or waits where the agent does."""
+        rule = rules.lifting(self.connection, chain.leaf.id, asks_of(needs), needs.action, target.id)
+        if rule is not None:
+            self.holder.attempt.record.data["approval_rule"] = rule.id
+            return Permit(needs.action, needs.entry)
+        if not self.request.waits:
+            raise not_approved(f"approval is required: {needs.because}", "approval")
+        return needs
+
+    def _waiting(self, chain: Chain, target: ResourceServer, needs: NeedsApproval) -> Opened:
+        request, proof = self.request, self.holder.proven.proof
+        jkt = proof.jkt if proof is not None else None
+        asking = Asking(chain, target.id, needs, request.by_scope, self._task(chain), jkt, request.repeatable)
+        settings = self.services.settings.approvals
+        opened = open_request(self.connection, self.services.approvals_secret, settings, asking, self.now)
+        if opened.is_new:
+            notify.opened(self.services, self.connection, opened.approval, self.now)
+        record = self.holder.attempt.record
+        record.event, record.rule = "exchange.deferred", needs.because
+        record.changed(self.connection, self.now, approval=opened.approval.id)
+        return opened
 
     def _answer(self, chain: Chain, target: ResourceServer) -> Permit | Refuse | NeedsApproval:
         open_reservations = self.services.settings.ledger.open_reservations
         situation = Situation(target.identifier, target.merchant, chain.agent_actions, open_reservations)
-        spent = allowances(self.connection, chain, self.now)
-        return decide(spent, self.request.asked, situation, self.services.vocabulary)
+        spent, vocabulary = allowances(self.connection, chain, self.now), self.services.vocabulary
+        judged = judging.Request(
+            chain=chain,
+            allowances=spent,
+            action=with_facts(self.request.asked, self._entry(), situation),
+            platform=target.merchant is None,
+            task_id=self._task(chain),
+            dpop=self.holder.proven.proof is not None,
+            now=self.now,
+            approved_by=frozenset(self.approval.seats if self.approval is not None else ()),
+        )
+        return judging.judge(
+            decide(spent, self.request.asked, situation, vocabulary),
+            self.services.policies.current,
+            judged,
+            vocabulary.datatypes,
+            self.connection,
+            self.holder.attempt.record,
+        )
 
     def _release_expired(self, chain: Chain) -> None:
         """Give back what expired tokens of this chain still hold; what was in the way may be gone."""
@@ -243,6 +352,7 @@ class _Exchange:
             issued_at=self.now,
             expires_at=expires_at,
             ends_at=expires_at if entry.budget == "debit" else None,
+            approval_id=self.approval.id if self.approval is not None else None,
         )
 
     def _reserve(self, chain: Chain, action: ActionRecord, permit: Permit) -> None:
@@ -261,3 +371,8 @@ class _Exchange:
             action, permit.action.merchant, self.services.settings.ledger.open_reservations
         )
         reserve(self.connection, chain, reservation, record.permitted_row(self.now))
+
+
+def _why_not(answer: Refuse) -> str:
+    forbidden = all(violation.constraint.startswith("policy:") for violation in answer.violations)
+    return "a policy does not allow this" if forbidden else "the delegation does not allow this"

@@ -58,6 +58,14 @@ class Attempt:
         """Forget what a try that was rolled back had learned."""
         self.record, self.used = Record(self.event), []
 
+    def use_up(self, connection: Connection, issuer: str, jti: str, expires_at: datetime) -> None:
+        """Use up a `jti`; what this request showed before is one use. Raises `replay.Replayed`."""
+        use = (issuer, jti, expires_at)
+        if use in self.used:
+            return  # one assertion as actor_token and as client_assertion is one use
+        replay.remember(connection, issuer, jti, expires_at)
+        self.used.append(use)
+
 
 def prove(services: Services, presented: Presented, now: datetime) -> Proven:
     """Check every signature, before any transaction. Raises `Refusal`."""
@@ -88,7 +96,7 @@ def _workload(services: Services, presented: Presented, now: datetime) -> Worklo
             presented.unverified_actor_token, now, audiences=frozenset({services.issuer})
         )
     except jose.TokenRefused as error:
-        raise _bad_actor(error.reason) from error
+        raise bad_actor(error.reason) from error
 
 
 def _grant(services: Services, presented: Presented, now: datetime) -> Grant:
@@ -107,7 +115,8 @@ def _proof(services: Services, presented: Presented, now: datetime) -> dpop.Proo
     )
 
 
-def _bad_actor(rule: str) -> Refusal:
+def bad_actor(rule: str) -> Refusal:
+    """The refusal of an actor_token; `rule` is for the audit."""
     # One answer for an assertion that is forged and for a workload that nobody registered (A32).
     return Refusal("invalid_request", "the actor_token is not acceptable", rule=f"actor.{rule}")
 
@@ -137,7 +146,7 @@ class Holder:
         if (leaf.trust_domain, leaf.subject) != (workload.trust_domain, workload.subject):
             raise self._stranger("grant.may_act")
         if leaf.agent_disabled_at is not None:
-            raise _bad_actor("agent_disabled")
+            raise bad_actor("agent_disabled")
         self.attempt.record.client_id = leaf.client_id
         if grant.may_act != Actor(workload.issuer, workload.subject):
             raise _bad_grant("grant.may_act")
@@ -149,9 +158,9 @@ class Holder:
         workload = self.proven.workload
         agent = agents.find_by_workload(self.connection, workload.trust_domain, workload.subject)
         if agent is None:
-            return _bad_actor("unknown_agent")
+            return bad_actor("unknown_agent")
         if agent.disabled_at is not None:
-            return _bad_actor("agent_disabled")
+            return bad_actor("agent_disabled")
         self.attempt.record.client_id = agent.client_id
         return _bad_grant(rule)
 
@@ -189,8 +198,8 @@ class Holder:
         workload, proof = self.proven.workload, self.proven.proof
         if workload.refuse_repeated_jti:
             if workload.jti is None:
-                raise _bad_actor("jti_missing")
-            self._use(workload.issuer, workload.jti, workload.expires_at, _bad_actor("replayed"))
+                raise bad_actor("jti_missing")
+            self._use(workload.issuer, workload.jti, workload.expires_at, bad_actor("replayed"))
         if proof is not None:
             replayed = Refusal("invalid_dpop_proof", "the DPoP proof was used before", rule="dpop.replayed")
             self._use(f"dpop:{proof.jkt}", proof.jti, proof.forget_at, replayed)
@@ -210,8 +219,4 @@ class Holder:
             raise replayed from error
 
     def _use_up(self, issuer: str, jti: str, expires_at: datetime) -> None:
-        use = (issuer, jti, expires_at)
-        if use in self.attempt.used:
-            return  # one assertion as actor_token and as client_assertion is one use
-        replay.remember(self.connection, issuer, jti, expires_at)
-        self.attempt.used.append(use)
+        self.attempt.use_up(self.connection, issuer, jti, expires_at)

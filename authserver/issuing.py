@@ -2,10 +2,11 @@
 
 import json
 
+from authserver.approvals.binding import details_hash
 from authserver.delegations.records import Chain
 from authserver.ledger.actions import ActionRecord
 from authserver.services import Services
-from authserver.tokens.action_tokens import ActionClaims, Actor
+from authserver.tokens.action_tokens import ActionClaims, Actor, ApprovalClaim
 
 
 def claims_of(services: Services, chain: Chain, action: ActionRecord, audience: str) -> ActionClaims:
@@ -31,7 +32,16 @@ def claims_of(services: Services, chain: Chain, action: ActionRecord, audience: 
         task_id=action.task_id,
         jkt=action.jkt,
         scope=action.action if action.scope else None,
+        approval=_approval(action),
     )
+
+
+def _approval(action: ActionRecord) -> ApprovalClaim | None:
+    # INVARIANT: what was shown is what the token says: the hash of the one is that of the other, or none is issued
+    # (test_A80_what_changed_while_waiting_is_not_what_was_shown).
+    if action.approval_id is None:
+        return None
+    return ApprovalClaim(action.approval_id, details_hash(action.details))
 
 
 def status_list_uri(services: Services, list_id: int) -> str:

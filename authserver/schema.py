@@ -236,6 +236,7 @@ class Action(Base):
     expires_at: Mapped[datetime]
     # When it ends by itself if nothing more happens; null once it has ended.
     ends_at: Mapped[datetime | None]
+    approval_id: Mapped[str | None]  # the approval that it came of, where one was due
 
 
 class Transfer(Base):
@@ -330,6 +331,225 @@ class AuditEvent(Base):
     action_id: Mapped[str | None]
     rule: Mapped[str | None]
     data: Mapped[str] = mapped_column(Text)  # JSON
+
+
+# --- approvals ----------------------------------------------------------------------------------------------------
+
+
+class Approval(Base):
+    """One exact action that an agent waits for, and what became of it. It holds no budget."""
+
+    __tablename__ = "approvals"
+    __table_args__ = (
+        CheckConstraint("state IN ('waiting', 'approved', 'refused', 'expired', 'used')", name="state"),
+        CheckConstraint("(state = 'used') = (action_id IS NOT NULL)", name="used"),
+        CheckConstraint("required >= 1", name="required"),
+        Index("uq_approvals_idempotency_key", "client_id", "idempotency_key", unique=True),
+        Index("ix_approvals_user", "user_id", "state", "created_at"),
+        Index("ix_approvals_client", "client_id", "created_at"),
+        Index("ix_approvals_due", "state", "expires_at"),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    code_hash: Mapped[bytes] = mapped_column(unique=True)
+    delegation_id: Mapped[str]
+    user_id: Mapped[str]
+    client_id: Mapped[str]
+    resource_server_id: Mapped[str]
+    action: Mapped[str]
+    details: Mapped[str] = mapped_column(Text)  # agent_action, as shown
+    details_hash: Mapped[str]
+    scope: Mapped[bool] = mapped_column(Boolean)
+    task_id: Mapped[str | None]
+    jkt: Mapped[str | None]
+    idempotency_key: Mapped[str | None]
+    request_hash: Mapped[bytes | None]
+    because: Mapped[str]  # the path of the rule that asked
+    approver: Mapped[
+        str
+    ]  # user, group:NAME; several with spaces between, one for each person who has to agree
+    escalate_to: Mapped[str]
+    escalate_at: Mapped[datetime]
+    escalated_at: Mapped[datetime | None]  # when the others were told
+    required: Mapped[int] = mapped_column(Integer)  # how many different people have to agree
+    state: Mapped[str]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    answered_at: Mapped[datetime | None]
+    poll_interval: Mapped[int] = mapped_column(Integer)  # seconds
+    polled_at: Mapped[datetime | None]
+    action_id: Mapped[str | None]
+
+
+class ApprovalAnswer(Base):
+    """What one person said to an approval; nobody answers twice."""
+
+    __tablename__ = "approval_answers"
+    __table_args__ = (CheckConstraint("answer IN ('approve', 'refuse')", name="answer"),)
+    approval_id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    answer: Mapped[str]
+    at: Mapped[datetime]
+
+
+class ApprovalRule(Base):
+    """What a user chose for one delegation: not to be asked for this shop up to so much, in minor units."""
+
+    __tablename__ = "approval_rules"
+    __table_args__ = (
+        CheckConstraint("amount > 0", name="amount"),
+        Index("ix_approval_rules_delegation", "delegation_id"),
+        Index("ix_approval_rules_created_by", "created_by"),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    delegation_id: Mapped[str]
+    client_id: Mapped[str]
+    action: Mapped[str]
+    resource_server_id: Mapped[str]
+    merchant_id: Mapped[str]
+    currency: Mapped[str]
+    amount: Mapped[int]
+    created_at: Mapped[datetime]
+    created_by: Mapped[str]
+    taken_back_at: Mapped[datetime | None]
+
+
+class NotificationAddress(Base):
+    """Where a user wants to be told that somebody waits: a browser's push endpoint, or an e-mail address."""
+
+    __tablename__ = "notification_addresses"
+    __table_args__ = (
+        CheckConstraint("channel IN ('push', 'email')", name="channel"),
+        Index("uq_notification_addresses_place", "user_id", "channel", "address_hash", unique=True),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str]
+    channel: Mapped[str]
+    address_hash: Mapped[bytes]
+    encrypted_address: Mapped[bytes]  # JSON
+    confirmed_at: Mapped[datetime | None]  # null: the code that was mailed there has not come back
+    created_at: Mapped[datetime]
+
+
+class Notification(Base):
+    """One message that is still to be delivered. The row goes when it was, or when nobody needs it any more."""
+
+    __tablename__ = "notifications"
+    __table_args__ = (Index("ix_notifications_due_at", "due_at"),)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    approval_id: Mapped[str | None]  # null: the message asks whether the address is right
+    channel: Mapped[str]  # push | email | webhook
+    address_id: Mapped[str | None]  # null: the one webhook
+    event: Mapped[str]  # opened | escalated | confirm
+    due_at: Mapped[datetime]
+    attempts: Mapped[int] = mapped_column(Integer)
+
+
+# --- people who sign in ---------------------------------------------------------------------------------------------
+
+
+class Session(Base):
+    """One browser in which a person is signed in. The row is the session; the browser holds its secret."""
+
+    __tablename__ = "sessions"
+    secret_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    session_id: Mapped[str] = mapped_column(unique=True)  # what the person's list of sessions calls it
+    user_id: Mapped[str] = mapped_column(index=True)
+    amr: Mapped[str]  # a JSON array of RFC 8176's names
+    acr: Mapped[str | None]
+    address: Mapped[str]
+    browser: Mapped[str]
+    authenticated_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Tries(Base):
+    """How often somebody tried to sign in, for one account or from one address, in the window that is running."""
+
+    __tablename__ = "sign_in_tries"
+    key_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    tries: Mapped[int] = mapped_column(Integer)
+    window_ends_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Passkey(Base):
+    """A WebAuthn credential with which somebody signs in."""
+
+    __tablename__ = "passkeys"
+    credential_id: Mapped[bytes] = mapped_column(primary_key=True)
+    passkey_id: Mapped[str] = mapped_column(unique=True)  # what pages call it
+    user_id: Mapped[str] = mapped_column(index=True)
+    public_key: Mapped[bytes]
+    sign_count: Mapped[int]
+    browser: Mapped[str]  # where it was made
+    created_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+
+class Challenge(Base):
+    """What this server asked for once and takes once: a passkey's challenge, the state of an upstream sign-in."""
+
+    __tablename__ = "sign_in_challenges"
+    challenge_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    purpose: Mapped[str]  # enrol | passkey | upstream
+    bound_to: Mapped[bytes]  # the hash of the browser's token against forged requests
+    data: Mapped[str] = mapped_column(Text)  # JSON
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class UpstreamIdentity(Base):
+    """Who a user is at the upstream OpenID provider: linked at the first sign-in, and by `sub` from then on."""
+
+    __tablename__ = "upstream_identities"
+    issuer: Mapped[str] = mapped_column(primary_key=True)
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(index=True)
+    linked_at: Mapped[datetime]
+
+
+# --- what agents ask people to allow --------------------------------------------------------------------------------
+
+
+class AuthorizationRequest(Base):
+    """What an agent asks a person to allow, by browser (RFC 9126) or device (RFC 8628), until it has its grant."""
+
+    __tablename__ = "authorization_requests"
+    __table_args__ = (
+        CheckConstraint("state IN ('waiting', 'allowed', 'denied', 'used')", name="state"),
+        CheckConstraint("action IN ('create', 'merge', 'replace')", name="action"),
+        CheckConstraint("(action = 'create') = (grant_id IS NULL)", name="grant"),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    client_id: Mapped[str]
+    state: Mapped[str]
+    handle_hash: Mapped[bytes] = mapped_column(unique=True)  # of the request_uri, or of the device_code
+    user_code_hash: Mapped[bytes | None] = mapped_column(unique=True)
+    code_hash: Mapped[bytes | None] = mapped_column(unique=True)
+    details: Mapped[str] = mapped_column(Text)  # agent_delegation, as asked
+    way: Mapped[str] = mapped_column(Text)  # JSON: where the answer goes, or which device asks
+    action: Mapped[str]  # grant_management_action
+    grant_id: Mapped[str | None]  # of the delegation that is to be changed
+    user_id: Mapped[str | None]  # who opened it; nobody else answers
+    delegation_id: Mapped[str | None]  # what it gave
+    interval: Mapped[int] = mapped_column(Integer)  # seconds between polls
+    polled_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    # Until when the next step may be taken: to answer it, then to use the code.
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class PolicyState(Base):
+    """How far a set of policies has come, where somebody has moved it; the policies themselves are files."""
+
+    __tablename__ = "policy_states"
+    __table_args__ = (CheckConstraint("state IN ('draft', 'observe', 'enforce')", name="state"),)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    changed_at: Mapped[datetime]
+    changed_by: Mapped[str]
+
+
+# --- tasks ---------------------------------------------------------------------------------------------------------
 
 
 class EndedTask(Base):

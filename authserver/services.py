@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -15,10 +15,14 @@ from authserver.config import ConfigurationError, Settings
 from authserver.db import Database
 from authserver.delegations.stored_details import StoredDetails
 from authserver.dpop import Nonces
+from authserver.openid_provider import OpenIdProvider
+from authserver.policies.loaded import LoadedPolicies
 from authserver.policy.catalogue import CatalogueError, parse_catalogue
+from authserver.policy.cedar_text import PolicyError
 from authserver.policy.reading import Vocabulary
 from authserver.tokens import action_tokens, grants
 from authserver.tokens.action_tokens import Actor
+from authserver.tokens.authorization_codes import AuthorizationCodes
 from authserver.tokens.grants import Grant
 from authserver.tokens.own_tokens import OwnTokens
 from authserver.tokens.pairwise import PairwiseNames
@@ -37,6 +41,7 @@ class Services:
     clock: Clock
     database: Database
     vocabulary: Vocabulary
+    policies: LoadedPolicies
     stored: StoredDetails
     trust_domains: TrustDomains
     seal: Seal
@@ -45,7 +50,10 @@ class Services:
     action_tokens: OwnTokens[str]
     pairwise: PairwiseNames
     nonces: Nonces
+    authorization_codes: AuthorizationCodes
     status_indexes: StatusIndexes
+    approvals_secret: bytes = field(repr=False)
+    upstream: OpenIdProvider | None
 
     @property
     def issuer(self) -> str:
@@ -111,7 +119,7 @@ def open_services(settings: Settings, clock: Clock, database: Database | None = 
     trust_domains = TrustDomains(settings.trust_domains, issuer=settings.server.issuer)
     database = database or open_database(settings)
     seal = Seal(_encryption_key(settings, database))
-    pairwise, nonce_secret = _shared_secrets(database, seal, clock.now())
+    pairwise, nonce_secret, code_secret, approvals_secret = _shared_secrets(database, seal, clock.now())
     signing_keys = SigningKeys(database, seal, clock)
     issuer = settings.server.issuer
     return Services(
@@ -119,6 +127,7 @@ def open_services(settings: Settings, clock: Clock, database: Database | None = 
         clock=clock,
         database=database,
         vocabulary=vocabulary,
+        policies=LoadedPolicies(settings.policies.directory, vocabulary.catalogue, database),
         stored=StoredDetails(),
         trust_domains=trust_domains,
         seal=seal,
@@ -127,8 +136,19 @@ def open_services(settings: Settings, clock: Clock, database: Database | None = 
         action_tokens=action_tokens.read_own(issuer, signing_keys),
         pairwise=PairwiseNames(pairwise),
         nonces=Nonces(nonce_secret, timedelta(seconds=settings.dpop.nonce_lifetime)),
+        authorization_codes=AuthorizationCodes(code_secret),
         status_indexes=StatusIndexes(database, clock),
+        approvals_secret=approvals_secret,
+        upstream=OpenIdProvider.of(settings.upstream, issuer),
     )
+
+
+def load_policies(services: Services) -> None:
+    """Read the organisation's policies, without which nothing is decided. Raises `ConfigurationError`."""
+    try:
+        services.policies.load()
+    except PolicyError as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def _encryption_key(settings: Settings, database: Database) -> bytes:
@@ -143,12 +163,14 @@ def _encryption_key(settings: Settings, database: Database) -> bytes:
     return config.create_encryption_key(settings.keys)
 
 
-def _shared_secrets(database: Database, seal: Seal, now: datetime) -> tuple[bytes, bytes]:
-    def read_or_make(connection: Connection) -> tuple[bytes, bytes]:
+def _shared_secrets(database: Database, seal: Seal, now: datetime) -> tuple[bytes, bytes, bytes, bytes]:
+    def read_or_make(connection: Connection) -> tuple[bytes, bytes, bytes, bytes]:
         ensure_key(connection, seal, now)
         return (
             shared_secret(connection, seal, "pairwise", now),
             shared_secret(connection, seal, "dpop-nonce", now),
+            shared_secret(connection, seal, "authorization-code", now),
+            shared_secret(connection, seal, "approvals", now),
         )
 
     try:

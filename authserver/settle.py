@@ -28,6 +28,7 @@ from authserver.services import Services
 from authserver.values import Money
 
 _FACTS = {"id": "merchants.ids", "category": "merchants.categories", "country": "merchants.countries"}
+_SHOWN = _FACTS | {"name": "merchants.name"}
 _KEY_KEPT = timedelta(days=1)
 
 
@@ -102,7 +103,7 @@ def capture(services: Services, step: Step, caller: ResourceServer, record: Reco
         if ended := ending(connection, used.chain, now, used.action.task_id):
             record.data["although"] = ended.rule
         amount = _money(step.amount, used, used.action.authorized)
-        settled = settlements.capture(connection, used.action, amount, services.stored, now)
+        settled = settlements.capture(connection, used.action, amount, used.chain, now)
         return _settled(connection, record, settled, used, amount, 200, now)
 
     return _once(services, "capture", step.request, caller, settle, record, now)
@@ -118,7 +119,7 @@ def void(services: Services, step: Step, caller: ResourceServer, record: Record,
         held = used.action.authorized
         if _money(step.amount, used, held) != held:
             raise _conflict("an authorization is voided as a whole", "settle.amount")
-        settled = settlements.void(connection, used.action, services.stored, now)
+        settled = settlements.void(connection, used.action, used.chain, now)
         return _settled(connection, record, settled, used, held, 200, now)
 
     return _once(services, "void", step.request, caller, settle, record, now)
@@ -134,7 +135,7 @@ def refund(services: Services, step: Step, caller: ResourceServer, record: Recor
         if used.action.budget != "debit":
             raise _conflict("nothing was taken that could be given back", "settle.state")
         amount = _money(step.amount, used, used.action.captured - used.action.refunded)
-        settled = settlements.refund(connection, used.action, amount, services.stored, now)
+        settled = settlements.refund(connection, used.action, amount, used.chain, now)
         return _settled(connection, record, settled, used, amount, 200, now)
 
     return _once(services, "refund", step.request, caller, settle, record, now)
@@ -266,7 +267,7 @@ def _redeemed(
             amount,
             capture=capture,
             settle_within=used.entry.settle_within,
-            stored=services.stored,
+            chain=used.chain,
             now=now,
         )
     except settlements.NothingToRefund as error:
@@ -316,10 +317,12 @@ def _same_merchant(actual: Merchant | None, used: _Used) -> None:
     if actual is None or granted is None:
         return
     said, had = actual.to_json(), granted.to_json()
+    # What a person approved is exactly what was shown: a fact that was not shown cannot come in here (contract §8).
+    shown = used.action.approval_id is not None
     differing = tuple(
-        Violation(constraint, said[fact], had[fact])
-        for fact, constraint in _FACTS.items()
-        if fact in said and fact in had and said[fact] != had[fact]
+        Violation(constraint, said[fact], had.get(fact))
+        for fact, constraint in (_SHOWN if shown else _FACTS).items()
+        if fact in said and (shown or fact in had) and said[fact] != had.get(fact)
     )
     if differing:
         raise Refusal(

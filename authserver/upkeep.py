@@ -6,20 +6,30 @@ Any process may do it, at any time, together with others; no process has to.
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 
 import structlog
 from sqlalchemy import Connection
 
+from authserver import notify
+from authserver.accounts import challenges, sessions, tries
 from authserver.actors import replay
+from authserver.approvals import records as approvals
+from authserver.audit.events import Record
+from authserver.delegations import requests
 from authserver.ledger import idempotency
 from authserver.ledger.reservations import release_expired
+from authserver.revoke import Target, revoke
 from authserver.services import Services
+from authserver.tokens import status_lists
 
 log = structlog.get_logger()
 _BATCH = 200
 _EVERY_SECONDS = 5.0
+_DELIVER_SECONDS = 1.0
+_SIGN_INS = (sessions.prune, challenges.prune, tries.prune)
 # A clock that went so much faster or slower than the machine has jumped; it has to go steadily for so long then.
 _JUMP_SECONDS = 60.0
 _STEADY_SECONDS = 600.0
@@ -32,6 +42,11 @@ class Tidied:
     reservations: int
     idempotency_keys: int
     seen_tokens: int
+    status_lists: int
+    unclaimed_grants: int
+    authorization_requests: int
+    approvals: int
+    sign_ins: int  # sessions that are over, challenges that nobody answered, counts of tries
 
 
 def tidy(services: Services, now: datetime) -> Tidied:
@@ -44,7 +59,44 @@ def tidy(services: Services, now: datetime) -> Tidied:
         reservations=_repeated(services, expired),
         idempotency_keys=_repeated(services, lambda c: idempotency.prune(c, now, _BATCH)),
         seen_tokens=_repeated(services, lambda c: replay.forget(c, now, _BATCH)),
+        status_lists=_repeated(services, lambda c: status_lists.retire(c, now, _BATCH)),
+        unclaimed_grants=_take_back_unclaimed(services, now),
+        authorization_requests=_repeated(services, lambda c: requests.prune(c, now, _BATCH)),
+        approvals=_approvals(services, now),
+        sign_ins=sum(_repeated(services, partial(prune, now=now, most=_BATCH)) for prune in _SIGN_INS),
     )
+
+
+def _approvals(services: Services, now: datetime) -> int:
+    """No answer is a refusal (contract §8); before that, others are asked."""
+
+    def expire(connection: Connection) -> int:
+        over = approvals.overdue(connection, now, _BATCH)
+        for approval in over:
+            record = Record("approval.expired", approval.client_id, approval.delegation_id)
+            record.changed(connection, now, approval=approval.id, state=approval.state)
+        return len(over)
+
+    def escalate(connection: Connection) -> int:
+        due = approvals.due_for_escalation(connection, now, _BATCH)
+        for approval in due:
+            record = Record("approval.escalated", approval.client_id, approval.delegation_id)
+            record.changed(connection, now, approval=approval.id, to=approval.escalate_to)
+            notify.escalated(services, connection, approval, now)
+        return len(due)
+
+    done = _repeated(services, expire) + _repeated(services, escalate)
+    return done + _repeated(services, lambda c: approvals.forget_keys(c, now, _BATCH))
+
+
+def _take_back_unclaimed(services: Services, now: datetime) -> int:
+    """End what was allowed to agents that never came for it (FAPI Grant Management, lifecycle of the grant)."""
+    unclaimed = services.database.read(lambda c: requests.unclaimed(c, now, _BATCH))
+    for request_id, delegation_id in unclaimed:
+        target = Target("delegation", delegation_id)
+        revoke(services, target, reason="the agent never came for it", by="server", now=now)
+        services.database.write(partial(requests.given_up, id=request_id))
+    return len(unclaimed)
 
 
 def _repeated(services: Services, work: Callable[[Connection], int]) -> int:
@@ -80,7 +132,22 @@ def start(services: Services) -> threading.Event:
     """Tidy every few seconds in a thread of its own, until the returned event is set."""
     stop = threading.Event()
     threading.Thread(target=_run, args=(services, stop), name="upkeep", daemon=True).start()
+    if notify.is_configured(services):
+        # Apart from the rest: a mail server that does not answer holds nothing else up.
+        threading.Thread(target=_deliver, args=(services, stop), name="notifications", daemon=True).start()
     return stop
+
+
+def _deliver(services: Services, stop: threading.Event) -> None:
+    taken = 0
+    while taken or not stop.wait(_DELIVER_SECONDS):
+        if stop.is_set():
+            return
+        try:
+            taken = notify.deliver(services, services.clock.now())
+        except Exception as error:  # whatever it is, it must not be the last time  # noqa: BLE001
+            log.error("notifications.failed", error=type(error).__name__)  # noqa: TRY400  # it may hold an address
+            taken = 0
 
 
 def _run(services: Services, stop: threading.Event) -> None:
@@ -94,10 +161,5 @@ def _run(services: Services, stop: threading.Event) -> None:
         except Exception as error:  # whatever it is, it must not be the last time  # noqa: BLE001
             log.error("upkeep.failed", error=type(error).__name__)  # noqa: TRY400  # it may hold what was asked
             continue
-        if tidied != Tidied(0, 0, 0):
-            log.info(
-                "upkeep.tidied",
-                reservations=tidied.reservations,
-                idempotency_keys=tidied.idempotency_keys,
-                seen_tokens=tidied.seen_tokens,
-            )
+        if any(asdict(tidied).values()):
+            log.info("upkeep.tidied", **asdict(tidied))

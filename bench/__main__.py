@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 
-from bench import breakdown, crypto, databases, expiry, kit, peer_server, robustness, servers, world
+from authserver.dpop import ProofKey
+from bench import breakdown, crypto, databases, expiry, kit, peer_server, policies, robustness, servers, world
 from bench.databases import Store
 from bench.exchanges import HAS_TOKEN, IS_ACTIVE, IS_CAPTURED
 from bench.load import Outcome, drive, median_of
 from bench.processes import CORES, DidNotStart, Running, free_port, serving
 from bench.report import Report
-from bench.world import ROOT, World
+from bench.world import AGENTS, ROOT, World
 
 _TRIVIAL = "bench.trivial:application"
 _OURS = "authserver.wsgi:application"
@@ -23,6 +24,7 @@ _OURS = "authserver.wsgi:application"
 _DISTURBED = 0.10
 # Below the reservations that one delegation may hold open by default, with what it held before.
 _MOST_OPEN = 20_000
+_REVOCATIONS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,11 +227,27 @@ class Run:
         return drive(server, redemptions, IS_CAPTURED, seconds=60, warm_up=0.3, again=False, status=b"201")
 
     def _kit(self, ours: World, exchanges: tuple[bytes, ...]) -> None:
-        checked = kit.measure(ours.issuer, ours.tokens(list(islice(cycle(exchanges), 501))))
+        report, key = self.report, ProofKey.generate()
+        some = list(islice(cycle(exchanges), 501))
+        checked = kit.measure(ours.issuer, ours.tokens(some), ours.bound_tokens(some[1:], key), key)
         figure = f"{checked.new:.0f} / {checked.seen:.1f} / {checked.raw:.0f} µs"
-        self.report.add("kit: check of a new token / one seen before / raw ES256 verification", figure)
-        self.report.reached["kit_new"] = checked.new / checked.raw
-        self.report.reached["kit_seen"] = checked.seen
+        report.add("kit: check of a new token / one seen before / raw ES256 verification", figure)
+        figure = f"{checked.new_with_proof:.0f} / {checked.seen_with_proof:.0f} µs"
+        report.add("kit: the same with a DPoP proof, new / seen before", figure)
+        report.add("PyJWT: signature, issuer, audience, expiry of a token", f"{checked.pyjwt:.0f} µs")
+        report.add("kit: first token of a new process, with all that is fetched", f"{checked.first:.0f} ms")
+        report.reached["kit_new"] = checked.new / checked.raw
+        report.reached["kit_seen"] = checked.seen
+        self._revocations(ours, exchanges)
+
+    def _revocations(self, ours: World, exchanges: tuple[bytes, ...]) -> None:
+        # The agents present their grants in turn, so a request's place says whose it is.
+        tokens = ours.tokens(exchanges[:_REVOCATIONS])
+        agents = {token: place % AGENTS for place, token in enumerate(tokens)}
+        revoked = kit.until_refused(ours.issuer, tokens, lambda token: ours.revoke(token, agents[token]))
+        figure = f"{revoked.median * 1e3:.0f} / {revoked.longest * 1e3:.0f} ms"
+        self.report.add(f"kit: revocation answered → refused, median / longest of {len(tokens)}", figure)
+        self.report.reached["kit_revoked"] = revoked.longest
 
     def _workers(self, ours: World) -> None:
         if len(CORES) < 2:
@@ -284,7 +302,26 @@ class Run:
         self.report.add(f"{kind}: CPU of an exchange in the application", figure)
         server = max(0.0, exchange.cpu_each - application)
         self.report.add(f"{kind}: CPU of an exchange in the server process beside it", f"{server:.0f} µs")
-        self.report.reached["policy"] = 100 * parts.get("policy", 0.0) / max(exchange.cpu_each, application)
+        self._policies(parts.get("policy", 0.0), max(exchange.cpu_each, application))
+
+    def _policies(self, delegation: float, exchange: float) -> None:
+        """Their share of an exchange: `delegation` and `exchange` are µs of CPU, with the shipped policies."""
+        measured = policies.measure()
+
+        def share(cpu: float) -> float:
+            return 100 * (delegation + cpu) / (exchange + cpu)
+
+        self.report.reached["policy"] = share(measured.in_turn[100])
+        for name, found in (
+            ("in turn for each action", measured.in_turn),
+            ("for one action", measured.all_for_one),
+        ):
+            told = ", ".join(f"{n:,}: {cpu:.0f} µs ({share(cpu):.1f}%)" for n, cpu in found.items())
+            self.report.add(f"policies {name}: CPU of a decision (share of the exchange)", told)
+        told = ", ".join(f"{depth}: {cpu:.0f} µs" for depth, cpu in measured.delegation.items())
+        self.report.add("delegations of a chain: CPU of a decision", told)
+        told = ", ".join(f"{n:,}: {cpu:.0f} ms" for n, cpu in measured.load.items())
+        self.report.add("policies: CPU to read, check and prepare them", told)
 
     def _measure(
         self,

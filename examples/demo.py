@@ -16,21 +16,22 @@ import httpx
 
 from authserver.agent import IssuerUnavailable
 from authserver.resource_server import Introspection, Settlement
+from examples.asking import NotAllowed
 from examples.narrator import Narrator
+from examples.person import UnexpectedPage
 from examples.processes import DidNotStart
 from examples.stage import Stage, stage
 from examples.story import Agent, Story, Unexpected
-from examples.world import HELPER, SCOUT, VerbFailed, World, workload
+from examples.world import HELPER, PASSWORD, SCOUT, VerbFailed, World, workload
 
-_PROBLEMS = (VerbFailed, DidNotStart, IssuerUnavailable, httpx.HTTPError)
+_PROBLEMS = (VerbFailed, DidNotStart, IssuerUnavailable, NotAllowed, UnexpectedPage, httpx.HTTPError)
 
 
 def introduce(say: Narrator, world: World) -> None:
     """Who is who."""
     say.title(
         "One token for one action",
-        "A real server, a real shop and two agents. Every answer came over HTTP; only what Ada allows and takes back"
-        " is recorded for her by an operator's command, because there are no pages for people yet.",
+        "A real server, a real shop, two agents, and Ada at her browser, by script. Every answer came over HTTP.",
     )
     say.people(
         {
@@ -58,10 +59,10 @@ def _story(say: Narrator, place: Stage, shop: httpx.Client) -> Story:
     foods = place.world.shop
     return Story(
         say=say,
-        operator=place.operator,
+        ada=place.ada(),
         world=place.world,
-        helper=Agent("Basket Helper", place.client_of(HELPER), shop),
-        scout=Agent("Price Scout", place.client_of(SCOUT), shop),
+        helper=Agent("Basket Helper", place.client_of(HELPER), place.asking(HELPER), shop),
+        scout=Agent("Price Scout", place.client_of(SCOUT), place.asking(SCOUT), shop),
         introspection=Introspection(place.issuer, foods.identifier, foods.id, foods.secret),
         settlement=Settlement(place.issuer, foods.id, foods.secret),
     )
@@ -84,6 +85,8 @@ def main() -> int:
         [
             f"That was the whole story, in {time.monotonic() - started:.0f} seconds. To go on:",
             "  make serve   keeps a server running, and prints what to try",
+            "               Ada's pages are then at http://127.0.0.1:8000/",
+            f"               sign in as ada, with {PASSWORD}",
             "  README.md    a first exchange by hand; a resource server in a few lines",
             "  make test    runs every test",
             "What comes next: approvals on the user's pages.",

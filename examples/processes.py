@@ -74,14 +74,14 @@ def running(
 
 
 def finished(
-    command: Sequence[str], environment: Mapping[str, str], folder: Path
+    command: Sequence[str], environment: Mapping[str, str], folder: Path, typed: str = ""
 ) -> "subprocess.CompletedProcess[str]":
-    """Run `command` in `folder` to its end; what it printed, and its exit code."""
+    """Run `command` in `folder` to its end, with `typed` to read; what it printed, and its exit code."""
     with contextlib.ExitStack() as ending:
         with _held_back():
             process = subprocess.Popen(  # noqa: S603  # our own programs, no shell
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env={**os.environ, **environment},
@@ -90,7 +90,7 @@ def finished(
             )
             ending.enter_context(process)
             ending.callback(process.kill)
-        output, errors = process.communicate()
+        output, errors = process.communicate(typed)
         return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 

@@ -22,6 +22,7 @@ from authserver.config import SHIPPED, ConfigurationError, Settings, load_settin
 from examples.processes import DidNotStart, is_free, running
 from examples.world import (
     HELPER,
+    PASSWORD,
     ROOT,
     Delegated,
     Operator,
@@ -111,6 +112,7 @@ def _welcome(issuer: str, *, with_shop: bool) -> str:
     )
     return f"""
 The server is at {issuer}, with Ada, Basket Helper, Price Scout, Example Foods and Example Market.
+Ada's pages are at {issuer}/ (sign in as ada, with {PASSWORD}).
 {shop} In a second terminal, one by one:
 
     . {TRY.relative_to(ROOT)}

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from authserver.actors.workload_files import make_assertion
 from authserver.agent import AgentClient
+from examples.asking import Asking
+from examples.person import Person
 from examples.processes import free_port, running
-from examples.world import ROOT, Operator, VerbFailed, World, populate, workload, write_config
+from examples.world import PASSWORD, ROOT, Operator, VerbFailed, World, populate, workload, write_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +25,21 @@ class Stage:
     world: World
 
     def client_of(self, agent: str) -> AgentClient:
-        """An agent with the identity of its workload: a fresh JWT-SVID of example.org for each request."""
+        """An agent with the identity of its workload."""
+        return AgentClient(self.issuer, lambda: self._assertion(agent))
 
-        def assertion() -> str:
-            now = datetime.now(UTC)
-            return make_assertion(
-                self.operator.domain, workload(agent), self.issuer, timedelta(minutes=5), now
-            )
+    def asking(self, agent: str) -> Asking:
+        """The same where it asks a person."""
+        return Asking(self.issuer, agent, lambda: self._assertion(agent))
 
-        return AgentClient(self.issuer, assertion)
+    def ada(self) -> Person:
+        """Ada, who has just signed in."""
+        return Person(self.issuer, "ada", PASSWORD)
+
+    def _assertion(self, agent: str) -> str:
+        """A fresh JWT-SVID of example.org."""
+        now = datetime.now(UTC)
+        return make_assertion(self.operator.domain, workload(agent), self.issuer, timedelta(minutes=5), now)
 
 
 @contextmanager

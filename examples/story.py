@@ -12,17 +12,17 @@ from authserver.agent import AgentClient, ExchangeRefused, HandedOn, IssuedToken
 from authserver.errors import Violation
 from authserver.resource_server import Introspection, Settlement, SettlementRefused
 from authserver.values import Money
+from examples.asking import Asking
 from examples.narrator import Narrator, euros, in_words
+from examples.person import Person
 from examples.world import (
     FOODS,
-    HELPER,
     MARKET,
     SCOUT,
     Delegated,
-    Operator,
     World,
-    what_ada_allows_the_helper,
     what_ada_allows_the_scout,
+    what_the_helper_asks_for,
 )
 
 SCOUT_LASTS = timedelta(seconds=15)
@@ -51,6 +51,7 @@ class Agent:
 
     name: str
     client: AgentClient
+    asking: Asking
     shop: httpx.Client
 
     def gets(self, grant: str, details: dict[str, Any], key: str | None = None) -> IssuedToken:
@@ -94,13 +95,14 @@ class Agent:
         token: IssuedToken,
         method: str,
         path: str,
-        status: int,
+        status: int | tuple[int, ...],
         body: Mapping[str, object] | None = None,
     ) -> Any:
-        """The shop's answer as JSON, which has this status; anything else ends the story."""
+        """The shop's answer as JSON, which has this status, or one of these; anything else ends the story."""
+        expected = status if isinstance(status, tuple) else (status,)
         headers = {"Authorization": f"Bearer {token.access_token}"}
         answer = self.shop.request(method, path, headers=headers, json=body)
-        expect(answer.status_code == status, f"the shop answered {answer.status_code}", answer.text)
+        expect(answer.status_code in expected, f"the shop answered {answer.status_code}", answer.text)
         return answer.json()
 
 
@@ -109,13 +111,12 @@ class Story:
     """Who plays, and what the chapters hand on."""
 
     say: Narrator
-    operator: Operator
+    ada: Person
     world: World
     helper: Agent
     scout: Agent
     introspection: Introspection  # these two as Example Foods
     settlement: Settlement
-    allowed: dict[str, Any] = field(init=False)
     consent: Delegated = field(init=False)
     handed: HandedOn = field(init=False)
     scouting: Delegated = field(init=False)
@@ -138,15 +139,21 @@ class Story:
         self.ada_takes_it_back()
 
     def ada_consents(self) -> None:
-        """The delegation of the helper is recorded."""
+        """The helper asks, Ada reads, allows less, and the helper comes for its grant."""
         self.say.chapter("Ada says what Basket Helper may do")
-        self.allowed = what_ada_allows_the_helper(self.world.shop.identifier, timedelta(days=30))
-        self.consent = self.operator.delegate(HELPER, self.allowed)
+        wanted = what_the_helper_asks_for(self.world.shop.identifier, timedelta(days=30))
+        asked = self.helper.asking.by_browser(wanted)
+        self.say.asks("Basket Helper", "may I? (a pushed request; Ada's browser gets only its reference)")
+        page = self.ada.reads(asked.url)
+        self.say.tell(f"Ada has signed in, and reads: “{page.sentence}”")
+        expect("€200 in all" in page.sentence, "the page says something else", page.sentence)
+        callback = self.ada.allows(page, total="120.00", preset="trust")
         self.say.tell(
-            "Up to €80.00 at a time and €120.00 in all, at grocery and dairy shops (classes 5411 and 5451) in the"
-            " Netherlands and Belgium, for 30 days. It may use her shipping address, and must ask her above €60.00."
-            " It may hand on a part of that, once."
+            "She lowers the total to €120.00, lets it ask her as it proposes, and allows it. The browser goes back to"
+            " Basket Helper with a code, which only Basket Helper can use, once, within a minute."
         )
+        self.consent = self.helper.asking.claim(asked, callback)
+        expect(self.consent.details["limits"]["total"] == "120.00", "more was granted", self.consent.details)
         self.say.yes(
             "recorded, and a grant signed that is worth nothing without the workload of Basket Helper"
         )
@@ -156,10 +163,15 @@ class Story:
         self.say.chapter("Price Scout searches, and can do nothing else")
         self.scout_ends = datetime.now(UTC).replace(microsecond=0) + SCOUT_LASTS
         allowed = what_ada_allows_the_scout(self.world.shop.identifier, self.scout_ends)
-        self.scouting = self.operator.delegate(SCOUT, allowed)
+        asked = self.scout.asking.by_device(allowed)
+        self.say.asks(
+            "Price Scout", f"may I search? (it has no browser, and shows the code {asked.user_code})"
+        )
+        self.ada.allows(self.ada.types(asked.user_code), preset="trust")
+        self.scouting = self.scout.asking.claim_by_device(asked)
         self.say.tell(
-            f"Ada lets Price Scout search at Example Foods, for {SCOUT_LASTS.seconds} seconds: so short that we can"
-            " watch a token end below."
+            "Ada types the code, sees which device asks, and lets it search at Example Foods, for"
+            f" {SCOUT_LASTS.seconds} seconds: so short that we can watch a token end below."
         )
         self.say.asks("Price Scout", "search at Example Foods")
         self.found = self.scout.gets(self.scouting.grant, self._search())
@@ -193,7 +205,8 @@ class Story:
         self.say.yes("the same action, not a second one: nothing is held twice, as the budget below shows")
         self.payment = self._pays(again, order, "42.50", ", by redeeming the token at the server")
         self.say.asks("Basket Helper", "pay once more, with the same token")
-        self._rejected(self.helper.shows(again, "POST", f"/api/orders/{order}/payment", 409))
+        # The shop knows that the order is paid; a moment later it knows that the token has ended, too.
+        self._rejected(self.helper.shows(again, "POST", f"/api/orders/{order}/payment", (401, 409)))
         self.say.asks("Example Foods", "redeem that token again, by mistake")
         self._not_redeemed(again)
 
@@ -294,7 +307,7 @@ class Story:
     def the_helper_hands_on(self) -> None:
         """One searches, another pays; never more than the one who hands on has itself."""
         self.say.chapter("Basket Helper lets Price Scout search for it")
-        part = self.allowed | {"actions": ["catalog.search"], "redelegation": {"depth": 0}}
+        part = self.consent.details | {"actions": ["catalog.search"], "redelegation": {"depth": 0}}
         self.say.asks("Basket Helper", "hand on to Price Scout: to search, with a budget of €500.00")
         wide = part | {"limits": part["limits"] | {"total": "500.00"}}
         self._no(self.helper.may_not_hand_on(self.consent.grant, SCOUT, wide, "limits.total"))
@@ -317,8 +330,8 @@ class Story:
         self.say.asks("Basket Helper", "pay €9.95 to Example Foods for this order")
         self.say.yes("a token, which Basket Helper does not use yet")
         self._stands(unused, active=True)
-        self.operator.run("delegations", "revoke", self.consent.grant_id)
-        self.say.tell("Ada revokes the delegation.")
+        self.ada.stops(self.consent.grant_id)
+        self.say.tell("Ada presses “Stop for good” on the page of Basket Helper.")
         self._stands(unused, active=False)
         self.say.asks("Basket Helper", "pay with the token it still has")
         self._rejected(self.helper.shows(unused, "POST", f"/api/orders/{order}/payment", 401))

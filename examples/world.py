@@ -18,6 +18,10 @@ DOMAIN = "example.org"
 HELPER = "basket-helper"
 SCOUT = "price-scout"
 MARKET = "https://market.example/api"
+# Where the agents take their answers: on this machine, whatever the port (RFC 8252).
+CALLBACK = "http://127.0.0.1/callback"
+# Of the demonstration's Ada; it is no secret, and her server is reached from this machine alone.
+PASSWORD = "one-token-for-one-action"  # noqa: S105
 FOODS = {"id": "m_123", "category": "5411", "country": "NL", "name": "Example Foods"}
 
 
@@ -47,9 +51,9 @@ class Operator:
         """What the verbs and the server get to know."""
         return {"AUTHSERVER_CONFIG": str(self.config)}
 
-    def run(self, *arguments: str) -> str:
-        """What a verb prints. Raises `VerbFailed`."""
-        done = finished([sys.executable, "manage.py", *arguments], self.environment, ROOT)
+    def run(self, *arguments: str, typed: str = "") -> str:
+        """What a verb prints that reads what is `typed`. Raises `VerbFailed`."""
+        done = finished([sys.executable, "manage.py", *arguments], self.environment, ROOT, typed)
         if done.returncode:
             raise VerbFailed(f"manage.py {' '.join(arguments)}\n{(done.stderr or done.stdout).strip()}")
         return done.stdout.strip()
@@ -64,7 +68,7 @@ class Operator:
         path = self.folder / f"{agent}.json"
         path.write_text(json.dumps(details, indent=2), encoding="utf-8")
         made = self.record("delegations", "create", "--user", "ada", "--agent", agent, "--details", str(path))
-        return Delegated(made["grant_id"], made["grant"])
+        return Delegated(made["grant_id"], made["grant"], details)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class Delegated:
 
     grant_id: str
     grant: str = field(repr=False)
+    details: dict[str, Any] = field(repr=False)  # as granted
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,21 +132,19 @@ def populate(operator: Operator, shop: str) -> World | None:
     }
     if not {shop, MARKET} <= created.keys():
         return None
+    operator.run("users", "create", "--username", "ada", "--name", "Ada", "--password-stdin", typed=PASSWORD)
     return World(
         *(Registered(created[name]["id"], name, created[name]["client_secret"]) for name in (shop, MARKET))
     )
 
 
 _PEOPLE = f"""# Who takes part in the demonstration: python manage.py apply FILE
-[[users]]
-username = "ada"
-name = "Ada"
-
 [[agents]]
 client_id = "{HELPER}"
 name = "Basket Helper"
 trust_domain = "{DOMAIN}"
 subject = "{workload(HELPER)}"
+redirect_uris = ["{CALLBACK}"]
 
 [[agents]]
 client_id = "{SCOUT}"
@@ -160,6 +163,12 @@ merchant = {{{{ {", ".join(f'{name} = "{value}"' for name, value in FOODS.items(
 identifier = "{MARKET}"
 name = "Example Market"
 """
+
+
+def what_the_helper_asks_for(shop: str, lasts: timedelta) -> dict[str, Any]:
+    """More than Ada allows: €200 in all."""
+    allowed = what_ada_allows_the_helper(shop, lasts)
+    return allowed | {"limits": allowed["limits"] | {"total": "200.00"}}
 
 
 def what_ada_allows_the_helper(shop: str, lasts: timedelta) -> dict[str, Any]:

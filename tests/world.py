@@ -225,7 +225,7 @@ class World:
         return body
 
 
-class _QuietHandler(WSGIRequestHandler):
+class QuietHandler(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log(self, type: str, message: str, *args: Any) -> None:
@@ -248,17 +248,18 @@ def example_org(directory: Path) -> dict[str, Any]:
 
 @contextmanager
 def running_world(
-    database_url: str, directory: Path, *, issuer_path: str = "", **settings: Any
+    database_url: str, directory: Path, *, issuer_path: str = "", host: str = "127.0.0.1", **settings: Any
 ) -> Iterator[World]:
     """Start a server on that database, whose schema is current; `settings` are sections laid over the usual ones.
 
     `issuer_path` makes it one tenant of its host: the issuer, and all that the world asks for, are below that path.
+    `host` is the name that it goes by, such as `localhost`: passkeys are for names only.
     """
     create_domain("example.org", "spiffe", directory / "example.org")
     listener = make_server(
-        "127.0.0.1", 0, lambda environ, start: iter(()), threaded=True, request_handler=_QuietHandler
+        "127.0.0.1", 0, lambda environ, start: iter(()), threaded=True, request_handler=QuietHandler
     )
-    url = f"http://127.0.0.1:{listener.server_port}"
+    url = f"http://{host}:{listener.server_port}"
     sections: dict[str, Any] = {
         "server": {"issuer": url + issuer_path},
         "database": {"url": database_url},

@@ -6,10 +6,10 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from argon2 import PasswordHasher
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from authserver.accounts import passwords
 from authserver.ids import new_id
 from authserver.schema import User as UserRow
 from authserver.schema import table_of
@@ -55,7 +55,7 @@ def create(connection: Connection, new: NewUser, now: datetime) -> tuple[str, st
         "name": new.name,
         "role": new.role,
         "groups": json.dumps(list(new.groups)),
-        "password_hash": PasswordHasher().hash(new.password) if new.password is not None else None,
+        "password_hash": passwords.hash_of(new.password) if new.password is not None else None,
         "enrolment_hash": hashlib.sha256(secret.encode()).digest(),
         "enrolment_expires_at": now + _ENROLMENT_LASTS,
         "created_at": now,
@@ -81,6 +81,52 @@ def find(connection: Connection, name: str) -> User | None:
         .order_by(_TABLE.c.username != name)
     ).first()
     return None if row is None else _user(row)
+
+
+def by_id(connection: Connection, user_id: str) -> User | None:
+    """The user of that id."""
+    row = connection.execute(select(_TABLE).where(_TABLE.c.user_id == user_id)).first()
+    return None if row is None else _user(row)
+
+
+def to_sign_in(connection: Connection, username: str) -> tuple[User, str | None] | None:
+    """The enabled user of that user name, and the hash of the password if there is one."""
+    row = connection.execute(
+        select(_TABLE).where(_TABLE.c.username == username, _TABLE.c.disabled_at.is_(None))
+    ).first()
+    return None if row is None else (_user(row), row.password_hash)
+
+
+def to_enrol(connection: Connection, unverified_secret: str, now: datetime) -> User | None:
+    """The user whose enrolment link has that secret, while it is good."""
+    row = connection.execute(select(_TABLE).where(_enrols(unverified_secret, now))).first()
+    return None if row is None else _user(row)
+
+
+def use_enrolment(connection: Connection, unverified_secret: str, now: datetime) -> int:
+    """Use an enrolment link up; returns 1, or 0 where it was used or is too old."""
+    used = {"enrolment_hash": None, "enrolment_expires_at": None}
+    return connection.execute(update(_TABLE).where(_enrols(unverified_secret, now)).values(used)).rowcount
+
+
+def set_password(connection: Connection, user_id: str, password_hash: str) -> None:
+    """Give a user another password."""
+    connection.execute(update(_TABLE).where(_TABLE.c.user_id == user_id).values(password_hash=password_hash))
+
+
+def has_password(connection: Connection, user_id: str) -> bool:
+    """Whether a user can sign in with a password."""
+    found = select(_TABLE.c.password_hash).where(_TABLE.c.user_id == user_id)
+    return connection.scalar(found) is not None
+
+
+def _enrols(unverified_secret: str, now: datetime) -> ColumnElement[bool]:
+    secret_hash = hashlib.sha256(unverified_secret.encode()).digest()
+    return and_(
+        _TABLE.c.enrolment_hash == secret_hash,
+        _TABLE.c.enrolment_expires_at > now,
+        _TABLE.c.disabled_at.is_(None),
+    )
 
 
 def list_all(connection: Connection) -> list[User]:

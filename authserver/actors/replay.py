@@ -3,21 +3,23 @@
 import hashlib
 from datetime import datetime
 
-from sqlalchemy import Connection, Insert, delete, select, tuple_
+from sqlalchemy import Connection, delete, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from authserver.jose import LEEWAY
 from authserver.schema import SeenToken, table_of
+from authserver.statements import Prepared
 
 _SEEN = table_of(SeenToken)
 
 # The primary key is the check: whoever inserts the row first has used the token (threats A49).
-_INSERT: dict[str, Insert] = {
-    "sqlite": sqlite.insert(SeenToken).on_conflict_do_nothing().execution_options(preserve_rowcount=True),
-    "postgresql": postgresql.insert(SeenToken)
-    .on_conflict_do_nothing()
-    .execution_options(preserve_rowcount=True),
-}
+_INSERT = Prepared(
+    {
+        "sqlite": sqlite.insert(_SEEN).on_conflict_do_nothing(),
+        "postgresql": postgresql.insert(_SEEN).on_conflict_do_nothing(),
+    },
+    ("issuer", "jti_hash", "expires_at"),
+)
 
 
 class Replayed(Exception):
@@ -46,7 +48,7 @@ def _insert(connection: Connection, issuer: str, jti: str, expires_at: datetime)
         "jti_hash": hashlib.sha256(jti.encode()).digest(),
         "expires_at": expires_at + LEEWAY,
     }
-    return connection.execute(_INSERT[connection.dialect.name], row).rowcount == 1
+    return _INSERT.change(connection, row) == 1
 
 
 def forget(connection: Connection, now: datetime, most: int) -> int:

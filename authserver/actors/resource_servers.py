@@ -14,11 +14,12 @@ from authserver.actors import AlreadyRegistered, NotRegistered
 from authserver.policy.details import Merchant
 from authserver.schema import Instant
 from authserver.schema import ResourceServer as ResourceServerRow
+from authserver.statements import Prepared
 
 _servers = ResourceServerRow.__table__
 _ALL = select(_servers)
-_BY_ID = _ALL.where(_servers.c.id == bindparam("id"))
-_BY_IDENTIFIER = _ALL.where(_servers.c.identifier == bindparam("identifier"))
+_BY_ID = Prepared(_ALL.where(_servers.c.id == bindparam("id")))
+_BY_IDENTIFIER = Prepared(_ALL.where(_servers.c.identifier == bindparam("identifier")))
 _BY_SUBJECT = _ALL.where(_servers.c.subject == bindparam("subject"))
 
 
@@ -56,13 +57,13 @@ def hash_secret(secret: str) -> bytes:
 
 def find(connection: Connection, id: str) -> ResourceServer | None:
     """The resource server of that id, disabled or not."""
-    row = connection.execute(_BY_ID, {"id": id}).one_or_none()
+    row = _BY_ID.first(connection, {"id": id})
     return None if row is None else _resource_server(row)
 
 
 def find_by_identifier(connection: Connection, identifier: str) -> ResourceServer | None:
     """The resource server of that identifier, disabled or not; compared as exact text (RFC 8707 §2)."""
-    row = connection.execute(_BY_IDENTIFIER, {"identifier": identifier}).one_or_none()
+    row = _BY_IDENTIFIER.first(connection, {"identifier": identifier})
     return None if row is None else _resource_server(row)
 
 

@@ -1,6 +1,7 @@
 """The exchange (RFC 8693) from the agent's side."""
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -11,6 +12,8 @@ from authserver.discovery import Issuer, IssuerUnavailable, json_object, text_in
 from authserver.errors import Violation
 
 _EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+_DEFERRED = "urn:ietf:params:oauth:grant-type:deferred"
+_PENDING = "authorization_pending"
 _GRANT = "urn:authserver:token-type:delegation-grant"
 _JWT = "urn:ietf:params:oauth:token-type:jwt"
 
@@ -42,6 +45,19 @@ class HandedOn:
     grant_id: str
     expires_in: int
     details: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Somebody has to approve first: `collect` comes back with the code until they have.
+
+    `approval_uri` is where they answer, `interval` and `expires_in` are in seconds from its receipt.
+    """
+
+    deferral_code: str = field(repr=False)
+    approval_uri: str
+    interval: int
+    expires_in: int
 
 
 class ExchangeRefused(Exception):
@@ -88,8 +104,8 @@ class AgentClient:
         gives the same action again, and holds nothing twice.
         Raises `ExchangeRefused`, and `IssuerUnavailable` where there is no answer that can be read.
         """
-        said = {"resource": resource, "task_id": task_id}
-        return self._ask(grant, action_details, said, idempotency_key, _issued)
+        form = self._form(grant, action_details, resource=resource, task_id=task_id)
+        return _read(*self._post(form, idempotency_key), _issued)
 
     def hand_on(
         self,
@@ -105,17 +121,48 @@ class AgentClient:
         `delegation_details` is an `agent_delegation` that is no broader in any member; with `task_id` it is for that
         one task, and ends with it. Raises as `exchange` does; the violations name every member that is broader.
         """
-        said = {"requested_token_type": _GRANT, "requested_actor": to, "task_id": task_id}
-        return self._ask(grant, delegation_details, said, idempotency_key, _handed_on)
+        form = self._form(
+            grant, delegation_details, requested_token_type=_GRANT, requested_actor=to, task_id=task_id
+        )
+        return _read(*self._post(form, idempotency_key), _handed_on)
 
-    def _ask(
+    def ask(
         self,
         grant: str,
-        details: Mapping[str, object],
-        said: Mapping[str, str | None],
-        idempotency_key: str | None,
-        read: Callable[[Mapping[str, object]], _Answer],
-    ) -> _Answer:
+        action_details: Mapping[str, object],
+        resource: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+        task_id: str | None = None,
+    ) -> IssuedToken | Waiting:
+        """The same, ready to wait: where a person has to approve first, what to wait for. Raises as `exchange` does."""
+        form = self._form(
+            grant, action_details, resource=resource, task_id=task_id, completion_mode="deferred"
+        )
+        status, body = self._post(form, idempotency_key)
+        return _waiting(body) if body.get("error") == _PENDING else _read(status, body, _issued)
+
+    def collect(self, waiting: Waiting, *, sleep: Callable[[float], None] = time.sleep) -> IssuedToken:
+        """Wait until somebody has approved, and get the token; the same again where its answer was lost.
+
+        Raises `ExchangeRefused`: `access_denied` where they refused, `expired_token` where nobody answered in time.
+        """
+        interval = waiting.interval
+        while True:
+            form = {
+                "grant_type": _DEFERRED,
+                "deferral_code": waiting.deferral_code,
+                "actor_token": self._assertion(),
+                "actor_token_type": _JWT,
+            }
+            status, body = self._post(form, None)
+            if body.get("error") not in (_PENDING, "slow_down"):
+                return _read(status, body, _issued)
+            if body["error"] == "slow_down":
+                interval += 5
+            sleep(interval)
+
+    def _form(self, grant: str, details: Mapping[str, object], **optional: str | None) -> dict[str, str]:
         form = {
             "grant_type": _EXCHANGE,
             "subject_token": grant,
@@ -124,29 +171,39 @@ class AgentClient:
             "actor_token_type": _JWT,
             "authorization_details": json.dumps([dict(details)]),
         }
-        form |= {name: value for name, value in said.items() if value is not None}
-        headers = {"Idempotency-Key": idempotency_key} if idempotency_key is not None else {}
-        return self._post(form, headers, read)
+        return form | {name: value for name, value in optional.items() if value is not None}
 
-    def _post(
-        self,
-        form: Mapping[str, str],
-        headers: Mapping[str, str],
-        read: Callable[[Mapping[str, object]], _Answer],
-    ) -> _Answer:
+    def _post(self, form: Mapping[str, str], idempotency_key: str | None) -> tuple[int, Mapping[str, object]]:
         url = self._issuer.metadata().token_endpoint
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key is not None else {}
         try:
             answer = self._issuer.http.post(url, data=form, headers=headers)
         except httpx.HTTPError as error:
             raise IssuerUnavailable(f"{url} cannot be reached: {type(error).__name__}") from error
-        body = json_object(answer.content, url)
-        try:
-            if answer.status_code == 200:
-                return read(body)
-            refused = _refused(body, answer.status_code)
-        except (KeyError, TypeError, ValueError) as error:
-            raise IssuerUnavailable(f"{url} answered {answer.status_code} in no known form") from error
-        raise refused
+        return answer.status_code, json_object(answer.content, url)
+
+
+def _read(
+    status: int, body: Mapping[str, object], read: Callable[[Mapping[str, object]], _Answer]
+) -> _Answer:
+    try:
+        if status == 200:
+            return read(body)
+        refused = _refused(body, status)
+    except (KeyError, TypeError, ValueError) as error:
+        raise IssuerUnavailable(f"the token endpoint answered {status} in no known form") from error
+    raise refused
+
+
+def _waiting(body: Mapping[str, object]) -> Waiting:
+    try:
+        interval, expires_in = body["interval"], body["expires_in"]
+        if type(interval) is not int or type(expires_in) is not int:
+            raise TypeError("interval")
+        code, uri = text_in(body, "deferral_code"), text_in(body, "approval_uri")
+    except (KeyError, TypeError, ValueError) as error:
+        raise IssuerUnavailable("the token endpoint answered in no known form") from error
+    return Waiting(code, uri, interval, expires_in)
 
 
 def _expires_in(body: Mapping[str, object]) -> int:

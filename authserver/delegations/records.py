@@ -11,6 +11,7 @@ from authserver.delegations.stored_details import StoredDetails
 from authserver.ids import new_id
 from authserver.policy.delegation_details import DelegationDetails
 from authserver.schema import Agent, Budget, Delegation, Revocation, User, table_of
+from authserver.statements import Prepared
 
 _DELEGATIONS, _BUDGETS = table_of(Delegation), table_of(Budget)
 _AGENTS, _USERS, _REVOCATIONS = table_of(Agent), table_of(User), table_of(Revocation)
@@ -101,7 +102,7 @@ _LINKS: Select[tuple[object, ...]] = select(
 )
 
 # Built once: what SQLAlchemy computes for a statement it keeps with the statement.
-_BY_ID = _LINKS.where(_DELEGATIONS.c.id == bindparam("delegation"))
+_BY_ID = Prepared(_LINKS.where(_DELEGATIONS.c.id == bindparam("delegation")))
 _OF_IDS = _LINKS.where(_DELEGATIONS.c.id.in_(bindparam("ids", expanding=True)))
 _BELOW = _LINKS.where(_DELEGATIONS.c.root_id == bindparam("root"), _DELEGATIONS.c.id != bindparam("root"))
 _AT_ONCE = 500  # parameters of one statement; SQLite takes 32,766
@@ -132,7 +133,7 @@ def _rows_of(connection: Connection, delegation_ids: Collection[str]) -> Iterato
 
 def load_chain(connection: Connection, delegation_id: str, stored: StoredDetails) -> Chain | None:
     """The delegation and all above it, or None where there is no such delegation."""
-    leaf = connection.execute(_BY_ID, {"delegation": delegation_id}).first()
+    leaf = _BY_ID.first(connection, {"delegation": delegation_id})
     if leaf is None:
         return None
     above = leaf.path.split(" ")[:-1]
@@ -155,6 +156,28 @@ def list_delegations(connection: Connection, stored: StoredDetails) -> Iterable[
     """All delegations, oldest first."""
     for row in connection.execute(_LINKS.order_by(_DELEGATIONS.c.created_at, _DELEGATIONS.c.id)):
         yield _record(row, stored)
+
+
+def roots_of_user(
+    connection: Connection, user_id: str, stored: StoredDetails, most: int
+) -> list[tuple[DelegationRecord, int]]:
+    """The newest delegations that a user granted, not those handed on below them, each with the newest revocation."""
+    query = _LINKS.where(_DELEGATIONS.c.user_id == user_id, _DELEGATIONS.c.id == _DELEGATIONS.c.root_id)
+    newest_first = query.order_by(_DELEGATIONS.c.created_at.desc(), _DELEGATIONS.c.id).limit(most)
+    return [(_record(row, stored), row.newest_revocation) for row in connection.execute(newest_first)]
+
+
+def below(connection: Connection, top: DelegationRecord, stored: StoredDetails) -> list[DelegationRecord]:
+    """`top` and every delegation that was handed on below it, each after the one above it."""
+    prefix = " ".join(top.path)
+    rows = connection.execute(
+        _LINKS.where(
+            _DELEGATIONS.c.root_id == top.root_id,
+            # Compared as text, since ids may hold what LIKE would expand.
+            func.substr(_DELEGATIONS.c.path + " ", 1, len(prefix) + 1) == prefix + " ",
+        ).order_by(_DELEGATIONS.c.path)
+    )
+    return [_record(row, stored) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +227,19 @@ def create(connection: Connection, new: NewDelegation, stored: StoredDetails, no
     }
     connection.execute(_BUDGETS.insert(), budget)
     return delegation_id
+
+
+def change(
+    connection: Connection,
+    link: DelegationRecord,
+    details: DelegationDetails,
+    not_before: datetime,
+    stored: StoredDetails,
+) -> None:
+    """Give a delegation other details; `ledger.terms` brings its budget along in the same transaction."""
+    values = {"details": stored.write(details), "not_before": not_before, "expires_at": details.expires}
+    mine = (_DELEGATIONS.c.root_id == link.root_id) & (_DELEGATIONS.c.id == link.id)
+    connection.execute(_DELEGATIONS.update().where(mine).values(values))
 
 
 def _record(row: Row[tuple[object, ...]], stored: StoredDetails) -> DelegationRecord:

@@ -42,8 +42,8 @@ class Form:
         return {name: values[0] for name, values in self.parameters.items() if len(values) == 1}
 
 
-def read_form(request: Request) -> Form:
-    """Read a POST of `application/x-www-form-urlencoded`.
+def read_form(request: Request, most: int = _MAX_PARAMETERS) -> Form:
+    """Read a POST of `application/x-www-form-urlencoded` with at most so many parameters.
 
     Raises `Refusal` with `invalid_request`: 413 for a body over 128 KiB, 415 for another content type, 400 otherwise.
     """
@@ -61,7 +61,7 @@ def read_form(request: Request) -> Form:
             body.decode("ascii"),
             keep_blank_values=True,
             strict_parsing=bool(body),
-            max_num_fields=_MAX_PARAMETERS,
+            max_num_fields=most,
             errors="strict",
         )
     except ValueError as error:

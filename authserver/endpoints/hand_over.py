@@ -9,7 +9,7 @@ from werkzeug.datastructures import Headers
 from authserver import hand_over, strict_json
 from authserver.consent import Granted
 from authserver.endpoints.forms import Form
-from authserver.endpoints.token import EXCHANGE, TokenRequest, presented, repeatable, task_id
+from authserver.endpoints.token import EXCHANGE, TokenRequest, nonce_for, presented, repeatable, task_id
 from authserver.errors import Refusal
 from authserver.hand_over import HandOver
 from authserver.policy.delegation_details import DelegationDetails, parse_delegation
@@ -42,9 +42,7 @@ class HandOverGrant(BaseGrant, TokenEndpointMixin):
         services = self.server.services
         now = services.clock.now()
         granted = hand_over.hand_over(services, self.parsed, self.request.attempt, now)
-        headers = []
-        if self.parsed.presented.unverified_proof is not None:
-            headers.append(("DPoP-Nonce", services.nonces.make(now)))
+        headers = nonce_for(self.parsed.presented.unverified_proof, services, now)
         return 200, _answer(granted, int(now.timestamp())), headers
 
 

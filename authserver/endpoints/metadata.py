@@ -4,6 +4,8 @@ from flask import Response
 
 from authserver import dpop, jose
 from authserver.endpoints.answers import json_answer
+from authserver.endpoints.claims import AUTHORIZATION_CODE, DEVICE_CODE
+from authserver.endpoints.deferred import DEFERRED
 from authserver.endpoints.token import EXCHANGE
 from authserver.services import Services
 
@@ -23,11 +25,29 @@ def metadata(services: Services) -> dict[str, object]:
         # Ours (RFC 8414 §2 lets metadata say more); the steps of a redemption are beside it, below redemptions/ID/.
         "redemption_endpoint": f"{issuer}/oauth/redeem",
         "task_completion_uri_template": f"{issuer}/oauth/tasks/{{task_id}}/complete",  # RFC 6570
-        "grant_types_supported": [EXCHANGE],
-        "response_types_supported": [],
+        "authorization_endpoint": f"{issuer}/oauth/authorize",
+        "pushed_authorization_request_endpoint": f"{issuer}/oauth/par",
+        "device_authorization_endpoint": f"{issuer}/oauth/device_authorization",
+        "grant_management_endpoint": f"{issuer}/oauth/grants",
+        "grant_management_actions_supported": ["query", "revoke", "create", "merge", "replace"],
+        "grant_management_action_required": False,
+        "grant_types_supported": [EXCHANGE, AUTHORIZATION_CODE, DEVICE_CODE, DEFERRED],
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "prompt_values_supported": ["none", "login", "consent", "select_account"],
+        "acr_values_supported": ["phr"],  # by a passkey (OpenID Connect EAP ACR Values)
+        "authorization_response_iss_parameter_supported": True,
         "scopes_supported": [
             name for name in services.vocabulary.catalogue.names if not _needs(services, name)
         ],
+        # Ours, too, for resource servers: which tokens are used up by redemption, and which data contain which others.
+        "redeemed_actions_supported": [
+            name for name, entry in services.vocabulary.catalogue.entries.items() if entry.redeem
+        ],
+        "datatypes_supported": {
+            name: sorted(contained - {name})
+            for name, contained in services.vocabulary.datatypes.contains.items()
+        },
         "authorization_details_types_supported": ["agent_delegation", "agent_action"],
         "token_endpoint_auth_methods_supported": ["none", *own_client_auth],
         "token_endpoint_auth_signing_alg_values_supported": list(jose.ALGORITHMS),
@@ -39,8 +59,7 @@ def metadata(services: Services) -> dict[str, object]:
         "dpop_signing_alg_values_supported": list(dpop.ALGORITHMS),
         "code_challenge_methods_supported": ["S256"],
         "require_pushed_authorization_requests": True,
-        # No approvals yet: what needs one is refused, and the agent is told so (contract §8).
-        "deferred_token_response_supported": False,
+        "deferred_token_response_supported": True,
     }
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import ClassVar
 
 from authlib.oauth2 import AuthorizationServer as AuthlibServer
@@ -16,10 +17,11 @@ from werkzeug.datastructures import Headers
 
 from authserver import exchange, holder, strict_json
 from authserver.actors.client_authentication import ClientCredentials
+from authserver.approvals.opening import Opened
 from authserver.endpoints.answers import error_answer, json_answer
 from authserver.endpoints.forms import Form, read_form
 from authserver.errors import Refusal
-from authserver.exchange import ExchangeRequest, Issued
+from authserver.exchange import ExchangeRequest, Issued, Wanted
 from authserver.holder import Attempt, Presented
 from authserver.ledger import idempotency
 from authserver.policy.details import ActionDetails, action_from_scope, parse_authorization_details
@@ -33,6 +35,8 @@ ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105
 # What may differ between a request and its retry (contract §6).
 _FRESH_EACH_TIME = frozenset({"actor_token", "client_assertion"})
 _TARGETS = frozenset({"resource", "audience"})
+# Nothing was decided yet, so there is nothing to record: whoever waits asks every few seconds.
+_UNDECIDED = frozenset({"authorization_pending", "slow_down"})
 
 
 class TokenRequest(OAuth2Request):
@@ -66,11 +70,11 @@ class TokenExchangeGrant(BaseGrant, TokenEndpointMixin):
         """Decide, commit, sign."""
         services = self.server.services
         now = services.clock.now()
-        issued = exchange.exchange(services, self.parsed, self.request.attempt, now)
-        headers = []
-        if self.parsed.presented.unverified_proof is not None:
-            headers.append(("DPoP-Nonce", services.nonces.make(now)))
-        return 200, _answer(issued, int(now.timestamp())), headers
+        outcome = exchange.exchange(services, self.parsed, self.request.attempt, now)
+        headers = nonce_for(self.parsed.presented.unverified_proof, services, now)
+        if isinstance(outcome, Opened):
+            return 400, awaiting(outcome, services, now), headers
+        return 200, issued_answer(outcome, int(now.timestamp())), headers
 
 
 class TokenEndpoint(AuthlibServer):
@@ -89,7 +93,7 @@ class TokenEndpoint(AuthlibServer):
             attempt = token_request.attempt
             return self._granted(token_request)
         except Refusal as refusal:
-            if refusal.status < 500:
+            if refusal.status < 500 and refusal.error not in _UNDECIDED:
                 holder.refused(self.services, attempt, refusal, self.services.clock.now())
             return error_answer(refusal)
 
@@ -129,16 +133,19 @@ def parse_exchange(form: Form, headers: Headers, services: Services) -> Exchange
         raise _malformed("requested_token_type takes an access token", "form.requested_token_type")
     if form.one("requested_actor") is not None:
         raise _malformed("requested_actor goes with a delegation grant", "form.requested_actor")
-    _completion_mode(form)
+    waits = _completion_mode(form) == "deferred"
     asked, by_scope = _asked(form, services)
     return ExchangeRequest(
-        presented=shown,
-        asked=asked,
-        by_scope=by_scope,
-        resource=_target(form, "resource"),
-        audience=_target(form, "audience"),
-        task_id=task_id(form),
-        repeatable=repeatable(form, headers),
+        shown,
+        Wanted(
+            asked=asked,
+            by_scope=by_scope,
+            resource=_target(form, "resource"),
+            audience=_target(form, "audience"),
+            task_id=task_id(form),
+            repeatable=repeatable(form, headers),
+            waits=waits,
+        ),
     )
 
 
@@ -149,7 +156,7 @@ def presented(form: Form, headers: Headers) -> Presented:
         raise _malformed("subject_token_type takes a delegation grant", "form.subject_token_type")
     if form.required("actor_token_type") != JWT:
         raise _malformed("actor_token_type takes a JWT", "form.actor_token_type")
-    return Presented(subject_token, actor_token, _proof(headers), credentials(form, headers))
+    return Presented(subject_token, actor_token, proof_in(headers), credentials(form, headers))
 
 
 def credentials(form: Form, headers: Headers) -> ClientCredentials:
@@ -192,12 +199,15 @@ def checked_task_id(unverified: str) -> str:
     return unverified
 
 
-def _completion_mode(form: Form) -> None:
-    if form.one("completion_mode") not in (None, "deferred"):
+def _completion_mode(form: Form) -> str | None:
+    mode = form.one("completion_mode")
+    if mode not in (None, "deferred"):
         raise _malformed("completion_mode takes deferred", "form.completion_mode")
+    return mode
 
 
-def _proof(headers: Headers) -> str | None:
+def proof_in(headers: Headers) -> str | None:
+    """The DPoP proof that was sent. Raises `Refusal` where there are several."""
     proof = headers.get("DPoP")
     # RFC 9449 §4.3: not more than one; WSGI joins repeated headers with commas.
     if proof is not None and "," in proof:
@@ -214,7 +224,26 @@ def repeatable(form: Form, headers: Headers) -> idempotency.Request | None:
     return idempotency.Request(key, hashlib.sha256(strict_json.write(same).encode()).digest())
 
 
-def _answer(issued: Issued, now: int) -> dict[str, object]:
+def nonce_for(proof: str | None, services: Services, now: datetime) -> list[tuple[str, str]]:
+    """RFC 9449 §8.2: whoever sends proofs is told the next nonce with the answer."""
+    return [] if proof is None else [("DPoP-Nonce", services.nonces.make(now))]
+
+
+def awaiting(opened: Opened, services: Services, now: datetime) -> dict[str, object]:
+    """Contract §8: what an agent gets that is to wait for an approval."""
+    approval = opened.approval
+    return {
+        "error": "authorization_pending",
+        "error_description": "a person has to approve this first",
+        "deferral_code": opened.code,
+        "interval": approval.poll_interval,
+        "expires_in": int((approval.expires_at - now).total_seconds()),
+        "approval_uri": f"{services.issuer}/approvals/{approval.id}",
+    }
+
+
+def issued_answer(issued: Issued, now: int) -> dict[str, object]:
+    """The answer of contract §6, at `now` in seconds."""
     action = issued.action
     answer: dict[str, object] = {
         "access_token": issued.token,

@@ -1,5 +1,6 @@
 """Actions: one row for each action token, committed before the token is signed."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,6 +11,7 @@ from authserver.db import Row
 from authserver.jose import LEEWAY
 from authserver.policy.details import Merchant
 from authserver.schema import Action, table_of
+from authserver.statements import Prepared
 
 _TABLE = table_of(Action)
 
@@ -40,6 +42,7 @@ class ActionRecord:
     issued_at: datetime
     expires_at: datetime
     ends_at: datetime | None
+    approval_id: str | None = None
 
     def is_live(self, now: datetime) -> bool:
         """Whether its token can still be used, as far as its own state and life say."""
@@ -49,7 +52,7 @@ class ActionRecord:
 
 COLUMNS = tuple(_TABLE.c[name] for name in ActionRecord.__dataclass_fields__)
 _ALL = select(*COLUMNS)
-_BY_ID = _ALL.where(_TABLE.c.id == bindparam("action"))
+_BY_ID = Prepared(_ALL.where(_TABLE.c.id == bindparam("action")))
 _NAMES = tuple(ActionRecord.__dataclass_fields__)
 
 
@@ -57,8 +60,39 @@ def find(connection: Connection, action_id: str) -> ActionRecord | None:
     """The action of that id, which is also its token's `jti`."""
     if "\x00" in action_id:
         return None  # PostgreSQL would not even look for it
-    row = connection.execute(_BY_ID, {"action": action_id}).first()
+    row = _BY_ID.first(connection, {"action": action_id})
     return None if row is None else ActionRecord(*row)
+
+
+def find_all(connection: Connection, root_id: str, ids: Collection[str]) -> dict[str, ActionRecord]:
+    """The actions of one root by their ids."""
+    rows = connection.execute(_ALL.where(_TABLE.c.root_id == root_id, _TABLE.c.id.in_(ids))) if ids else ()
+    return {action.id: action for action in (ActionRecord(*row) for row in rows)}
+
+
+def unused(connection: Connection, root_id: str, delegation_ids: Collection[str]) -> list[ActionRecord]:
+    """The actions of these delegations of one root whose tokens nobody has used yet."""
+    query = _ALL.where(
+        _TABLE.c.root_id == root_id,
+        _TABLE.c.delegation_id.in_(delegation_ids),
+        _TABLE.c.state == "reserved",
+        _TABLE.c.ends_at.is_not(None),
+    )
+    return [ActionRecord(*row) for row in connection.execute(query)]
+
+
+def with_datatypes(connection: Connection, root_id: str, delegation_id: str, most: int) -> list[ActionRecord]:
+    """The newest actions of a delegation that open personal data, the last first."""
+    query = (
+        _ALL.where(
+            _TABLE.c.root_id == root_id,
+            _TABLE.c.delegation_id == delegation_id,
+            _TABLE.c.details.contains('"datatypes":', autoescape=True),
+        )
+        .order_by(_TABLE.c.issued_at.desc())
+        .limit(most)
+    )
+    return [ActionRecord(*row) for row in connection.execute(query)]
 
 
 def row_of(action: ActionRecord) -> Row:

@@ -7,14 +7,16 @@ from datetime import datetime
 from sqlalchemy import Connection, bindparam, delete, select, tuple_
 from sqlalchemy.exc import IntegrityError
 
-from authserver.db import Conflict
+from authserver.db import Conflict, Row, write_together
 from authserver.errors import Refusal
 from authserver.schema import IdempotencyKey, table_of
+from authserver.statements import Prepared
 
 _TABLE = table_of(IdempotencyKey)
-_INSERT = _TABLE.insert().inline()
-_BY_KEY = select(_TABLE.c.request_hash, _TABLE.c.action_id, _TABLE.c.answer).where(
-    _TABLE.c.caller == bindparam("caller"), _TABLE.c.key == bindparam("key")
+_BY_KEY = Prepared(
+    select(_TABLE.c.request_hash, _TABLE.c.action_id, _TABLE.c.answer).where(
+        _TABLE.c.caller == bindparam("caller"), _TABLE.c.key == bindparam("key")
+    )
 )
 
 
@@ -48,7 +50,7 @@ def parse_key(unverified: str | None) -> str | None:
 
 def find(connection: Connection, caller: str, key: str) -> Earlier | None:
     """What this caller's key stood for. Keys of different callers are independent."""
-    row = connection.execute(_BY_KEY, {"caller": caller, "key": key}).first()
+    row = _BY_KEY.first(connection, {"caller": caller, "key": key})
     return None if row is None else Earlier(row.request_hash, row.action_id, row.answer)
 
 
@@ -73,7 +75,7 @@ def remember(
         "expires_at": expires_at,
     }
     try:
-        connection.execute(_INSERT, row)
+        write_together(connection, (Row(_TABLE, row),))
     except IntegrityError as error:
         raise Conflict from error
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Insert, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from authserver.db import Conflict, Row, write_together
-from authserver.delegations.records import Chain, DelegationRecord
+from authserver.delegations.records import Chain, DelegationRecord, load_chain
 from authserver.delegations.stored_details import StoredDetails
 from authserver.ledger import actions, transfers
 from authserver.ledger.actions import ActionRecord
@@ -23,6 +23,7 @@ from authserver.ledger.steps import Kind, Move, State
 from authserver.ledger.transfers import Moved
 from authserver.policy.details import Merchant
 from authserver.schema import Action, Budget, BudgetWindow, table_of
+from authserver.statements import Prepared
 
 _ACTIONS, _BUDGETS = table_of(Action), table_of(Budget)
 _WINDOWS = table_of(BudgetWindow)
@@ -110,26 +111,25 @@ def _hold_in_window(
         "spend_limit": limit,
         "spent": amount,
     }
-    if connection.execute(_WINDOW_UPSERTS[connection.dialect.name], row).rowcount != 1:
+    if _HOLD_IN_WINDOW.change(connection, row) != 1:
         raise Conflict
 
 
 def _window_upsert(dialect_insert: type[postgresql.Insert] | type[sqlite.Insert]) -> Insert:
     statement = dialect_insert(_WINDOWS)
     more = _WINDOWS.c.spent + statement.excluded.spent
-    upsert = statement.on_conflict_do_update(
+    return statement.on_conflict_do_update(
         index_elements=["root_id", "delegation_id", "rule", "window"],
         set_={"spent": more},
-        where=more <= _WINDOWS.c.spend_limit,
+        # The limit of today: that of the row is older where the delegation was changed (`ledger.terms`).
+        where=more <= statement.excluded.spend_limit,
     )
-    # SQLAlchemy keeps the row count of an INSERT only where it is asked to.
-    return upsert.execution_options(preserve_rowcount=True)
 
 
-_WINDOW_UPSERTS = {
-    "postgresql": _window_upsert(postgresql.Insert),
-    "sqlite": _window_upsert(sqlite.Insert),
-}
+_HOLD_IN_WINDOW = Prepared(
+    {"postgresql": _window_upsert(postgresql.Insert), "sqlite": _window_upsert(sqlite.Insert)},
+    ("root_id", "delegation_id", "rule", "window", "spend_limit", "spent"),
+)
 
 Why = Literal["void", "expire"]
 _ENDS: dict[str, State] = {"void": "voided", "expire": "expired"}
@@ -189,8 +189,15 @@ def _release_of_one_root(
             ended += [ending[id] for id in connection.scalars(_END, change)]
     debits = [action for action in ended if action.budget == "debit"]
     moved = [Moved(action, (Move(_GIVES_BACK[why, action.state], _held(action)),)) for action in debits]
-    transfers.move_all(connection, moved, stored, now)
+    transfers.move_all(connection, moved, lambda id: _chain(connection, id, stored), now)
     return len(ended)
+
+
+def _chain(connection: Connection, delegation_id: str, stored: StoredDetails) -> Chain:
+    chain = load_chain(connection, delegation_id, stored)
+    if chain is None:
+        raise LookupError(delegation_id)  # no delegation is ever deleted
+    return chain
 
 
 def _held(action: ActionRecord) -> int:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from functools import cache
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, and_, bindparam, or_, select
 
 from authserver.delegations.records import Chain, DelegationRecord
 from authserver.policy.decide import Allowance, Spent
@@ -11,13 +12,23 @@ from authserver.policy.delegation_details import DelegationDetails
 from authserver.policy.details import Merchant
 from authserver.policy.periods import window_index
 from authserver.schema import BudgetWindow, table_of
+from authserver.statements import Prepared
 
 _WINDOWS = table_of(BudgetWindow)
-_CURRENT = select(_WINDOWS.c.rule, _WINDOWS.c.window, _WINDOWS.c.spent).where(
-    _WINDOWS.c.root_id == bindparam("root"),
-    _WINDOWS.c.delegation_id == bindparam("delegation"),
-    _WINDOWS.c.window.in_(bindparam("windows", expanding=True)),
-)
+
+
+@cache
+def _current(rules: int) -> Prepared:
+    """What is spent in one window of each of so many rules."""
+    windows = (
+        and_(_WINDOWS.c.rule == rule, _WINDOWS.c.window == bindparam(f"window_{rule}"))
+        for rule in range(rules)
+    )
+    of_delegation = (
+        _WINDOWS.c.root_id == bindparam("root"),
+        _WINDOWS.c.delegation_id == bindparam("delegation"),
+    )
+    return Prepared(select(_WINDOWS.c.rule, _WINDOWS.c.spent).where(*of_delegation, or_(*windows)))
 
 
 def windows_of(
@@ -41,13 +52,12 @@ def _spent(connection: Connection, link: DelegationRecord, now: datetime) -> Spe
     if not rules:
         return Spent(link.total_spent, link.action_count, (), link.open_count)
     current = [window_index(link.not_before, rule.period, now) for rule in rules]
-    rows = connection.execute(
-        _CURRENT, {"root": link.root_id, "delegation": link.id, "windows": sorted(set(current))}
-    )
-    spent = {(row.rule, row.window): row.spent for row in rows}
+    windows = {f"window_{rule}": window for rule, window in enumerate(current)}
+    parameters = {"root": link.root_id, "delegation": link.id, **windows}
+    spent = {row.rule: row.spent for row in _current(len(rules)).all(connection, parameters)}
     return Spent(
         link.total_spent,
         link.action_count,
-        tuple(spent.get((rule, window), 0) for rule, window in enumerate(current)),
+        tuple(spent.get(rule, 0) for rule in range(len(rules))),
         link.open_count,
     )

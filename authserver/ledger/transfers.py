@@ -1,23 +1,44 @@
 """Moving amounts: the transfers of a step, and the running totals of every delegation of the chain with them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, func, select, update
 
-from authserver.db import Row
-from authserver.delegations.records import Chain, load_chain
-from authserver.delegations.stored_details import StoredDetails
+from authserver.db import Row, write_together
+from authserver.delegations.records import Chain
 from authserver.ledger.actions import ActionRecord, merchant_of
 from authserver.ledger.spending import windows_of
 from authserver.ledger.steps import EFFECTS, Move
 from authserver.schema import Budget, BudgetWindow, Transfer, table_of
+from authserver.statements import Prepared
 
 _BUDGETS, _WINDOWS = table_of(Budget), table_of(BudgetWindow)
 _TRANSFERS = table_of(Transfer)
-_INSERT = _TRANSFERS.insert().inline()
+_STEPS_OF_ONE = Prepared(
+    select(func.count().label("steps")).where(
+        _TRANSFERS.c.root_id == bindparam("root"), _TRANSFERS.c.action_id == bindparam("action")
+    )
+)
+_AMOUNTS = ("reserved", "authorized", "captured", "refunded")
+_TOTALS = (*_AMOUNTS, "action_count", "open_count")
+_ADD_TO_BUDGET = Prepared(
+    update(_BUDGETS)
+    .where(_BUDGETS.c.root_id == bindparam("root"), _BUDGETS.c.delegation_id == bindparam("delegation"))
+    .values({name: _BUDGETS.c[name] + bindparam(f"added_{name}") for name in _TOTALS})
+)
+_ADD_TO_WINDOW = Prepared(
+    update(_WINDOWS)
+    .where(
+        _WINDOWS.c.root_id == bindparam("root"),
+        _WINDOWS.c.delegation_id == bindparam("delegation"),
+        _WINDOWS.c.rule == bindparam("rule_number"),
+        _WINDOWS.c.window == bindparam("window_number"),
+    )
+    .values(spent=_WINDOWS.c.spent + bindparam("added"))
+)
 _STEPS = (
     select(_TRANSFERS.c.action_id, func.count().label("steps"))
     .where(
@@ -43,31 +64,43 @@ def first_row(action: ActionRecord, move: Move, at: datetime) -> Row:
 
 
 def move(
-    connection: Connection, action: ActionRecord, moves: Sequence[Move], stored: StoredDetails, at: datetime
+    connection: Connection, action: ActionRecord, moves: Sequence[Move], chain: Chain, at: datetime
 ) -> None:
     """Write the moves of one debit, and bring all totals along; see `move_all`."""
-    move_all(connection, [Moved(action, moves)], stored, at)
+    move_all(connection, [Moved(action, moves)], lambda _: chain, at)
 
 
-def move_all(connection: Connection, moved: Sequence[Moved], stored: StoredDetails, at: datetime) -> None:
+def move_all(
+    connection: Connection, moved: Sequence[Moved], chain_of: Callable[[str], Chain], at: datetime
+) -> None:
     """Write the moves of debits of one root, each once, and bring the totals of their chains along, root first.
 
-    The caller has moved the state of each in this transaction, so no other can be at it.
+    The caller has moved the state of each in this transaction, so no other can be at it. `chain_of` gives the chain of
+    a delegation by its id.
     """
     if not moved:
         return
     totals, chains = _Totals(moved[0].action.root_id), dict[str, Chain]()
-    ids = [one.action.id for one in moved]
-    written = connection.execute(_STEPS, {"root": totals.root_id, "actions": ids})
-    steps = {row.action_id: row.steps for row in written}
+    steps = _steps(connection, totals.root_id, [one.action.id for one in moved])
     rows = [row for one in moved for row in _rows(one, at, steps[one.action.id])]
-    connection.execute(_INSERT, rows if len(rows) > 1 else rows[0])
+    if len(moved) == 1:
+        write_together(connection, [Row(_TRANSFERS, row) for row in rows])
+    else:
+        connection.execute(_TRANSFERS.insert(), rows)
     for one in moved:
         delegation_id = one.action.delegation_id
         if delegation_id not in chains:
-            chains[delegation_id] = _chain(connection, delegation_id, stored)
+            chains[delegation_id] = chain_of(delegation_id)
         totals.add(chains[delegation_id], one)
     totals.bring_along(connection)
+
+
+def _steps(connection: Connection, root_id: str, ids: Sequence[str]) -> dict[str, int]:
+    if len(ids) == 1:
+        row = _STEPS_OF_ONE.first(connection, {"root": root_id, "action": ids[0]})
+        return {ids[0]: row.steps if row else 0}
+    written = connection.execute(_STEPS, {"root": root_id, "actions": ids})
+    return {row.action_id: row.steps for row in written}
 
 
 def _rows(moved: Moved, at: datetime, step: int) -> list[dict[str, object]]:
@@ -82,13 +115,6 @@ def _rows(moved: Moved, at: datetime, step: int) -> list[dict[str, object]]:
         }
         for number, move in enumerate(moved.moves, start=step)
     ]
-
-
-def _chain(connection: Connection, delegation_id: str, stored: StoredDetails) -> Chain:
-    chain = load_chain(connection, delegation_id, stored)
-    if chain is None:
-        raise LookupError(delegation_id)  # no delegation is ever deleted
-    return chain
 
 
 @dataclass(slots=True)
@@ -123,7 +149,7 @@ def _changes(moves: Sequence[Move]) -> Counter[str]:
     changes: Counter[str] = Counter()
     for move in moves:
         effect = EFFECTS[move.kind]
-        for name in ("reserved", "authorized", "captured", "refunded"):
+        for name in _AMOUNTS:
             changes[name] += getattr(effect, name) * move.amount
         changes["action_count"] += effect.count
         changes["open_count"] += effect.open
@@ -133,23 +159,12 @@ def _changes(moves: Sequence[Move]) -> Counter[str]:
 def _add_to_window(
     connection: Connection, root_id: str, delegation_id: str, rule: int, window: int, amount: int
 ) -> None:
-    connection.execute(
-        update(_WINDOWS)
-        .where(
-            _WINDOWS.c.root_id == root_id,
-            _WINDOWS.c.delegation_id == delegation_id,
-            _WINDOWS.c.rule == rule,
-            _WINDOWS.c.window == window,
-        )
-        .values(spent=_WINDOWS.c.spent + amount)
-    )
+    of_window = {"root": root_id, "delegation": delegation_id, "rule_number": rule, "window_number": window}
+    _ADD_TO_WINDOW.change(connection, {**of_window, "added": amount})
 
 
 def _add_to_budget(
     connection: Connection, root_id: str, delegation_id: str, changes: Mapping[str, int]
 ) -> None:
-    connection.execute(
-        update(_BUDGETS)
-        .where(_BUDGETS.c.root_id == root_id, _BUDGETS.c.delegation_id == delegation_id)
-        .values({name: _BUDGETS.c[name] + amount for name, amount in changes.items() if amount})
-    )
+    added = {f"added_{name}": changes[name] for name in _TOTALS}
+    _ADD_TO_BUDGET.change(connection, {"root": root_id, "delegation": delegation_id, **added})

@@ -19,6 +19,14 @@ class Actor:
 
 
 @dataclass(frozen=True, slots=True)
+class ApprovalClaim:
+    """Which approval a token came of, and the hash of what was shown (contract §8)."""
+
+    id: str
+    details_hash: str
+
+
+@dataclass(frozen=True, slots=True)
 class ActionClaims:
     """What an action token says (contract §6). `actors` has the current one first; only that one decides."""
 
@@ -37,6 +45,7 @@ class ActionClaims:
     task_id: str | None = None
     jkt: str | None = None
     scope: str | None = None
+    approval: ApprovalClaim | None = None
 
     def to_json(self) -> dict[str, object]:
         """The claim set; what does not apply is left out."""
@@ -59,6 +68,8 @@ class ActionClaims:
             claims["cnf"] = {"jkt": self.jkt}
         if self.scope is not None:
             claims["scope"] = self.scope
+        if self.approval is not None:
+            claims["approval"] = {"id": self.approval.id, "details_hash": self.approval.details_hash}
         return claims
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.attacks.scene import Scene, running_scene
 from tests.conftest import BOTH
+from tests.pages.browser import Visit, signed_in
 from tests.postgresql import Cluster
 from tests.world import World, running_world
 
@@ -60,3 +61,10 @@ def either_scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     with running_scene(cluster.url(name), tmp_path_factory.mktemp("scene") / "world") as running:
         yield running
     cluster.drop(name)
+
+
+@pytest.fixture(scope="module")
+def shared_visit(shared_world: World) -> Iterator[Visit]:
+    """Ada at her browser, signed in at the shared server."""
+    with signed_in(shared_world) as visit:
+        yield visit

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.pages.browser import Visit, signed_in
 from tests.world import World, running_world
 
 NODE = Path(__file__).parent / "node"
@@ -55,3 +56,10 @@ def shared_grant(shared_world: World) -> str:
     """A grant to basket-helper on the shared server, with money enough for all tests of a file."""
     limits = {"currency": "EUR", "per_action": "80.00", "total": "100000.00"}
     return shared_world.granted(limits=limits).grant
+
+
+@pytest.fixture(scope="module")
+def shared_visit(shared_world: World) -> Iterator[Visit]:
+    """Ada at her browser, signed in at the shared server."""
+    with signed_in(shared_world) as visit:
+        yield visit

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 LEDGER = (ROOT / "docs" / "ledger.md").read_text(encoding="utf-8")
 HAND_OVER = (ROOT / "docs" / "hand-over.md").read_text(encoding="utf-8")
 POSTGRESQL = (ROOT / "docs" / "postgresql.md").read_text(encoding="utf-8")
+LEDGERS_TABLES = ("actions", "transfers", "budgets", "budget_windows")
 _NUMBERS = {"": 0, "+": 1, "−": -1, "+1": 1, "−1": -1}
 
 
@@ -44,7 +45,7 @@ def test_every_constraint_of_the_ledger_is_told() -> None:
         str(constraint.name)
         for table in Base.metadata.tables.values()
         for constraint in table.constraints
-        if isinstance(constraint, CheckConstraint)
+        if isinstance(constraint, CheckConstraint) and table.name in LEDGERS_TABLES
     }
     assert {*re.findall(r"`(ck_\w+)`", LEDGER)} == checks
 

@@ -1,0 +1,1 @@
+"""What an agent waits for and who answers: requests bound to one exact action, answers, rules, limits."""

@@ -1,0 +1,105 @@
+"""What the person whose authority it is may do to a delegation: pause it, let it go on, allow less.
+
+To end it is `revoke`. Each of these waits for the exchanges under way, as a revocation does, so that no token is
+issued under what was true before.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from authserver.accounts.users import User
+from authserver.audit.events import Record
+from authserver.db import Conflict, wait_for_exchanges
+from authserver.delegations import changes, records
+from authserver.delegations.records import DelegationRecord
+from authserver.delegations.standing import Ending, ending
+from authserver.errors import Refusal
+from authserver.ledger import actions, limits
+from authserver.ledger.reservations import release_all
+from authserver.my_agents import own_chain
+from authserver.policy.delegation_details import DelegationDetails
+from authserver.policy.lowering import Wish, lowered
+from authserver.services import Services
+
+
+def pause(services: Services, user: User, delegation_id: str, now: datetime) -> None:
+    """Let the agent, and all below it, do nothing for now. Raises `Refusal` (404, 409)."""
+
+    def change(connection: Connection, link: DelegationRecord) -> None:
+        if changes.pause(connection, link, now):
+            _record("delegation.paused", link).changed(connection, now, by=f"user:{user.user_id}")
+
+    _change(services, user, delegation_id, change, now)
+
+
+def resume(services: Services, user: User, delegation_id: str, now: datetime) -> None:
+    """Undo a pause. Raises `Refusal` (404, 409)."""
+
+    def change(connection: Connection, link: DelegationRecord) -> None:
+        if changes.resume(connection, link):
+            _record("delegation.resumed", link).changed(connection, now, by=f"user:{user.user_id}")
+
+    _change(services, user, delegation_id, change, now)
+
+
+def lower(
+    services: Services,
+    user: User,
+    delegation_id: str,
+    wish: Callable[[DelegationDetails], Wish],
+    now: datetime,
+) -> None:
+    """Allow less from now on; `wish` reads it, held against what is allowed today. Tokens that nobody has used yet end.
+
+    Raises `Refusal`: 404, 409 where more than the new total is spent or the delegation has ended, and with violations
+    where the wish is for more. What `wish` raises goes through.
+    """
+
+    def change(connection: Connection, link: DelegationRecord) -> None:
+        narrower = lowered(link.details, wish(link.details), services.vocabulary.catalogue)
+        if narrower == link.details:
+            return
+        _end_unused(services, connection, link, now)
+        if changes.narrow(connection, link, narrower, services.stored) != 1:
+            raise Conflict
+        if narrower.limits is not None:
+            limits.lower(connection, link, narrower.limits)
+        record = _record("delegation.lowered", link)
+        record.changed(connection, now, by=f"user:{user.user_id}", details=narrower.to_json())
+
+    _change(services, user, delegation_id, change, now)
+
+
+def _end_unused(services: Services, connection: Connection, link: DelegationRecord, now: datetime) -> None:
+    """What was issued under the broader details, here and below, is asked for anew."""
+    below = [one.id for one in records.below(connection, link, services.stored)]
+    unused = actions.unused(connection, link.root_id, below)
+    release_all(connection, unused, "void", services.stored, now)
+
+
+def _change(
+    services: Services,
+    user: User,
+    delegation_id: str,
+    change: Callable[[Connection, DelegationRecord], None],
+    now: datetime,
+) -> None:
+    def write(connection: Connection) -> None:
+        wait_for_exchanges(connection)
+        chain = own_chain(services, connection, user, delegation_id)
+        ended = ending(connection, chain, now)
+        if ended is not None and not _may_go_on(ended):
+            raise Refusal("conflict", ended.reason, ended.rule, status=409)
+        change(connection, chain.leaf)
+
+    services.database.write(write)
+
+
+def _may_go_on(ended: Ending) -> bool:
+    return ended.rule in ("delegation.paused", "delegation.not_yet_valid")
+
+
+def _record(event: str, link: DelegationRecord) -> Record:
+    return Record(event, client_id=link.client_id, delegation_id=link.id)

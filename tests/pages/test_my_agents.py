@@ -1,0 +1,325 @@
+"""My agents by plain HTTP: pausing, lowering, stopping and taking along; on both databases."""
+
+import csv
+import io
+import json
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from authserver.schema import BudgetWindow, table_of
+from tests.attacks.making import change, handed_on
+from tests.pages.browser import Visit, signed_in
+from tests.pages.scene import a_life
+from tests.settling import budget_of, eur, redeem, redeemed, the_ledger_is_right, token_of
+from tests.world import PRICE_SCOUT, World
+
+PERIODS = {
+    "currency": "EUR",
+    "per_action": "80.00",
+    "total": "300.00",
+    "per_period": [{"amount": "150.00", "period": "P7D"}],
+}
+
+
+def lower(visit: Visit, grant_id: str, **form: Any) -> httpx.Response:
+    """Send the form that allows less; what is not said stays as it is."""
+    kept = {
+        "action": ["catalog.search", "order.checkout", "payment.finalize"],
+        "datatype": ["shipping_address"],
+    }
+    return visit.post(f"/delegations/{grant_id}/lower", **(kept | form))
+
+
+def test_a_paused_agent_does_nothing_until_it_may_go_on(world: World) -> None:
+    granted = world.granted()
+    token = token_of(world, granted.grant)
+    with signed_in(world) as visit:
+        answer = visit.post(f"/delegations/{granted.grant_id}/pause")
+        assert (answer.status_code, answer.headers["location"]) == (
+            303,
+            f"/delegations/{granted.grant_id}?done=paused",
+        )
+        assert "Paused. It can do nothing" in visit.get(answer.headers["location"]).text
+        assert world.exchange(granted.grant).json()["error_description"] == "the delegation is paused"
+        assert redeem(world, token).status_code == 409
+        assert visit.post(f"/delegations/{granted.grant_id}/pause").status_code == 303
+        assert visit.post(f"/delegations/{granted.grant_id}/resume").status_code == 303
+    assert world.exchange(granted.grant).status_code == 200
+    events = [e["event"] for e in world.events()]
+    assert events.count("delegation.paused") == events.count("delegation.resumed") == 1
+
+
+def test_S18_one_press_stops_an_agent_and_all_below_it(world: World) -> None:
+    life = a_life(world)
+    with signed_in(world) as visit:
+        assert visit.post(f"/delegations/{life.groceries.grant_id}/revoke").status_code == 303
+        page = visit.get(f"/delegations/{life.groceries.grant_id}?done=stopped")
+        assert "Stopped for good. Nothing that it holds works any more." in page.text
+        assert "Allow less" not in page.text
+        # There is no undo, and nothing else to be done with it.
+        for verb in ("resume", "pause"):
+            assert visit.post(f"/delegations/{life.groceries.grant_id}/{verb}").status_code == 409
+        assert lower(visit, life.groceries.grant_id, total="10").status_code == 409
+    assert world.exchange(life.groceries.grant).status_code == 400
+    below = world.exchange(life.below.grant, actor_token=world.assertion(PRICE_SCOUT))
+    assert below.json()["error_description"] == "the delegation was revoked"
+    assert budget_of(world, life.groceries.grant_id).reserved == 0
+    the_ledger_is_right(world)
+
+
+def test_S10_lowered_limits_hold_from_the_next_request_on(world: World) -> None:
+    granted = world.granted(limits=PERIODS)
+    redeemed(world, token_of(world, granted.grant, "40.00"))
+    with signed_in(world) as visit:
+        answer = lower(
+            visit, granted.grant_id, per_action="30,50", total="100.00", period_0="60.00", ask_above="20"
+        )
+        assert answer.status_code == 303, answer.text
+    for value, constraint, left in (
+        ("30.51", "limits.per_action", None),
+        ("25.00", "limits.per_period", "20.00"),
+    ):
+        body = world.refuses(
+            world.exchange(granted.grant, action=world.action(amount=eur(value))),
+            "invalid_authorization_details",
+            constraint=constraint,
+        )
+        if left:
+            assert {"constraint": constraint, "requested": value, "allowed": left} in body["violations"]
+    assert world.exchange(granted.grant, action=world.action(amount=eur("20.00"))).status_code == 200
+    assert budget_of(world, granted.grant_id).total_limit == 100_00
+    the_ledger_is_right(world)
+    event = next(e for e in world.events() if e["event"] == "delegation.lowered")
+    assert event["data"]["details"]["limits"]["total"] == "100.00"
+
+
+def test_a_window_that_has_spent_more_than_its_new_limit_has_nothing_left(world: World) -> None:
+    granted = world.granted(limits=PERIODS)
+    redeemed(world, token_of(world, granted.grant, "70.00"))
+    with signed_in(world) as visit:
+        assert lower(visit, granted.grant_id, period_0="50.00").status_code == 303
+        assert "€0 is left" in visit.get(f"/delegations/{granted.grant_id}").text
+    refused = world.exchange(granted.grant, action=world.action(amount=eur("0.01")))
+    world.refuses(refused, "invalid_authorization_details", constraint="limits.per_period")
+    windows = table_of(BudgetWindow)
+    row = world.services.database.read(lambda c: c.execute(select(windows)).one())
+    assert (row.spent, row.spend_limit) == (70_00, 70_00)
+    world.clock.advance(days=7)
+    assert world.exchange(granted.grant, action=world.action(amount=eur("50.00"))).status_code == 200
+    the_ledger_is_right(world)
+
+
+def test_the_total_stays_above_what_is_spent_or_authorized(world: World) -> None:
+    granted = world.granted()
+    redeemed(world, token_of(world, granted.grant, "40.00"))
+    redeemed(world, token_of(world, granted.grant, "10.00"), capture=False)
+    with signed_in(world) as visit:
+        answer = lower(visit, granted.grant_id, total="49.99")
+        assert answer.status_code == 409
+        assert "More than that is spent or held already" in answer.text
+        assert budget_of(world, granted.grant_id).total_limit == 300_00
+        assert "delegation.lowered" not in [e["event"] for e in world.events()]
+        assert lower(visit, granted.grant_id, total="50.00").status_code == 303
+    refused = world.exchange(granted.grant, action=world.action(amount=eur("0.01")))
+    world.refuses(refused, "invalid_authorization_details", constraint="limits.total")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"per_action": "80.01"},
+        {"total": "300.01"},
+        {"ask_above": "60.01"},
+        {"action": ["catalog.search", "refund.initiate"]},
+        {"action": []},
+        {"datatype": ["shipping_address", "profile"]},
+        {"datatype": ["any"]},
+        {"total": "1e2"},
+        {"total": "-5"},
+        {"total": "0"},
+        {"total": "12.345"},
+        {"per_action": "٤٢"},
+    ],
+)
+def test_A119_here_one_can_only_allow_less(sqlite_world: World, form: dict[str, Any]) -> None:
+    granted = sqlite_world.granted(approval={"above": "60.00"})
+    with signed_in(sqlite_world) as visit:
+        assert lower(visit, granted.grant_id, **form).status_code == 400
+        page = visit.get(f"/delegations/{granted.grant_id}/export.json").json()
+    assert page["authorization_details"] == [granted.details.to_json()]
+    assert "delegation.lowered" not in [e["event"] for e in sqlite_world.events()]
+
+
+def test_unticked_actions_and_data_are_refused_from_then_on(sqlite_world: World) -> None:
+    granted = sqlite_world.granted()
+    token = token_of(sqlite_world, granted.grant)
+    with signed_in(sqlite_world) as visit:
+        assert lower(visit, granted.grant_id, action=["catalog.search"], datatype=[]).status_code == 303
+    refused = sqlite_world.exchange(granted.grant)
+    sqlite_world.refuses(refused, "invalid_authorization_details", constraint="actions")
+    assert redeem(sqlite_world, token).status_code == 409
+
+
+def test_what_was_not_used_yet_ends_here_and_below(world: World) -> None:
+    granted = world.granted()
+    below = handed_on(world, granted)
+    mine = token_of(world, granted.grant, "50.00")
+    theirs = world.exchange(below.grant, actor_token=world.assertion(PRICE_SCOUT)).json()["access_token"]
+    with signed_in(world) as visit:
+        assert lower(visit, granted.grant_id, total="60.00").status_code == 303
+    assert [redeem(world, token).status_code for token in (mine, theirs)] == [409, 409]
+    assert budget_of(world, granted.grant_id).reserved == 0
+    assert budget_of(world, below.grant_id).reserved == 0
+    assert world.exchange(granted.grant, action=world.action(amount=eur("60.00"))).status_code == 200
+    the_ledger_is_right(world)
+
+
+def test_to_be_asked_above_an_amount_does_not_end_what_the_catalogue_asks_for(sqlite_world: World) -> None:
+    granted = sqlite_world.granted(actions=["payment.finalize", "order.change_address"])
+    with signed_in(sqlite_world) as visit:
+        actions = ["payment.finalize", "order.change_address"]
+        assert lower(visit, granted.grant_id, action=actions, ask_above="50").status_code == 303
+        page = visit.get(f"/delegations/{granted.grant_id}/export.json").json()
+    expected = {"above": "50.00", "actions": ["order.change_address"]}
+    assert page["authorization_details"][0]["approval"] == expected
+
+
+def test_lowering_one_above_holds_for_those_below(world: World) -> None:
+    granted = world.granted()
+    below = handed_on(world, granted)
+    with signed_in(world) as visit:
+        assert lower(visit, granted.grant_id, per_action="10.00").status_code == 303
+    answer = world.exchange(below.grant, actor_token=world.assertion(PRICE_SCOUT))
+    world.refuses(answer, "invalid_authorization_details", constraint="limits.per_action")
+
+
+def test_nobody_sees_or_stops_what_is_anothers(sqlite_world: World) -> None:
+    life = a_life(sqlite_world)
+    path = f"/delegations/{life.groceries.grant_id}"
+    with signed_in(sqlite_world, "eve") as eve:
+        for asked in (path, f"{path}/export.csv", f"{path}/export.json", "/delegations/none"):
+            answer = eve.get(asked)
+            assert answer.status_code == 404
+            assert "basket-helper" not in answer.text
+        for verb in ("pause", "resume", "revoke", "lower"):
+            assert eve.post(f"{path}/{verb}", action="catalog.search").status_code == 404
+        assert "No agent may act for you" in eve.get("/").text
+    assert sqlite_world.exchange(life.groceries.grant).status_code == 200
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume", "revoke", "lower"])
+def test_A84_nothing_is_changed_without_the_pages_own_token(sqlite_world: World, verb: str) -> None:
+    granted = sqlite_world.granted()
+    path = f"/delegations/{granted.grant_id}/{verb}"
+    with signed_in(sqlite_world) as visit, signed_in(sqlite_world, "eve") as eve:
+        assert visit.client.get(path).status_code == 405
+        for csrf in (None, "", "x", eve.csrf):
+            assert visit.post(path, csrf=csrf).status_code == 403
+        form = {"csrf": visit.csrf}
+        for origin in ("https://evil.example", "null", "http://127.0.0.1"):
+            assert visit.client.post(path, data=form, headers={"Origin": origin}).status_code == 403
+        assert visit.client.post(f"{path}?csrf={visit.csrf}").status_code in (400, 403)
+    assert sqlite_world.exchange(granted.grant).status_code == 200
+
+
+# --- what is shown --------------------------------------------------------------------------------------------------
+
+
+def test_the_page_tells_what_was_done_and_refused_and_why(sqlite_world: World) -> None:
+    life = a_life(sqlite_world)
+    with signed_in(sqlite_world) as visit:
+        text = visit.get(f"/delegations/{life.groceries.grant_id}").text
+    for said in (
+        "€90.50 of €300",
+        "€59.50 is left",
+        "Refused: Pay",
+        "at most €80 at a time",
+        "another country than you allowed",
+        "Grocery stores and supermarkets",
+        "your delivery address",
+        "at Market",
+        "cart-889",
+        "The shop calls itself “Example Foods”",
+        "price-scout",
+    ):
+        assert said in text, said
+
+
+def test_A83_A116_names_show_neither_markup_nor_tricks(sqlite_world: World) -> None:
+    granted = sqlite_world.granted()
+    for name in ("Refund to you", "Ехample Fооds"):
+        merchant = {"category": "5411", "country": "NL", "name": name}
+        token_of(sqlite_world, granted.grant, "1.00", merchant=merchant)
+    from authserver.schema import Agent
+
+    change(sqlite_world, Agent, {"client_id": "basket-helper"}, name="<script>alert(1)</script>\u202egnp.exe")
+    with signed_in(sqlite_world) as visit:
+        for path in ("/", f"/delegations/{granted.grant_id}"):
+            text = visit.get(path).text
+            assert "<script>alert" not in text
+            assert "&lt;script&gt;alert(1)&lt;/script&gt;gnp.exe" in text
+            assert "\u202e" not in text
+            assert "had hidden characters in it" in text
+        # The checked facts come first, and the name is told as what the shop calls itself.
+        assert "The shop calls itself “Refund to you”" in text
+        assert "has letters that look like others (Cyrillic)" in text
+        assert text.index("Grocery stores") < text.index("Refund to you")
+
+
+def test_A116_cells_of_an_export_are_no_formulas(sqlite_world: World) -> None:
+    granted = sqlite_world.granted()
+    for name in ("=1+1", "+1", "-1", "@SUM(A1)", 'a","b', "=HYPERLINK(1)"):
+        merchant = {"category": "5411", "country": "NL", "name": name}
+        token_of(sqlite_world, granted.grant, "1.00", merchant=merchant)
+    with signed_in(sqlite_world) as visit:
+        answer = visit.get(f"/delegations/{granted.grant_id}/export.csv")
+    assert answer.headers["content-type"].startswith("text/csv")
+    assert answer.headers["content-disposition"] == 'attachment; filename="basket-helper.csv"'
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    names = {row["merchant"] for row in rows if row["merchant"]}
+    assert names == {"'=1+1", "'+1", "'-1", "'@SUM(A1)", 'a","b', "'=HYPERLINK(1)"}
+    assert not any(
+        cell[:1] in ("=", "+", "-", "@", "\t", "\r") for row in rows for cell in row.values() if cell
+    )
+
+
+def test_an_export_has_all_that_the_page_shows(sqlite_world: World) -> None:
+    life = a_life(sqlite_world)
+    with signed_in(sqlite_world) as visit:
+        answer = visit.get(f"/delegations/{life.groceries.grant_id}/export.json")
+        body = json.loads(answer.text)
+    assert body["agent"]["client_id"] == "basket-helper"
+    assert [one["datatype"] for one in body["personal_data"]] == ["shipping_address"]
+    assert {event["event"] for event in body["events"]} >= {"exchange.permitted", "exchange.refused"}
+    assert body["limits"][0]["used"] == {"currency": "EUR", "value": "90.50"}
+    assert life.groceries.grant not in answer.text
+
+
+def test_a_long_history_is_shown_in_pages(sqlite_world: World) -> None:
+    granted = sqlite_world.granted()
+    search = {
+        "type": "agent_action",
+        "actions": ["catalog.search"],
+        "locations": ["https://shop.example/api"],
+    }
+    for _ in range(30):
+        assert sqlite_world.exchange(granted.grant, action=search).status_code == 200
+    with signed_in(sqlite_world) as visit:
+        first = visit.get(f"/delegations/{granted.grant_id}").text
+        earlier = first.partition("?before=")[2].partition('"')[0]
+        second = visit.get(f"/delegations/{granted.grant_id}?before={earlier}").text
+    assert (first.count("Allowed: Search"), second.count("Allowed: Search")) == (25, 5)
+    for odd in ("x", "-1", "9" * 30, "%00", "1%27"):
+        with signed_in(sqlite_world) as visit:
+            assert visit.get(f"/delegations/{granted.grant_id}?before={odd}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/delegations/%00", "/delegations/" + "x" * 3000, "/delegations/%ff", "/enrol/%00"]
+)
+def test_odd_addresses_are_never_a_fault(world: World, path: str) -> None:
+    with signed_in(world) as visit:
+        assert visit.get(path).status_code in (404, 400)
