@@ -103,7 +103,12 @@ def _oauth(services: Services) -> Blueprint:
         )
     _route(routes, "GET", "/oauth/jwks", lambda: metadata.jwks_response(services))
     # No list has an id that the database could not hold.
-    _route(routes, "GET", f"/oauth/status/<int(max={2**63 - 1}):list_id>", status.respond)
+    _route(
+        routes,
+        "GET",
+        f"/oauth/status/<int(max={2**63 - 1}):list_id>",
+        lambda list_id: status.respond(request, list_id),
+    )
     _route(
         routes,
         "GET",

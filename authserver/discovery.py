@@ -14,8 +14,10 @@ from authserver import strict_json
 from authserver.errors import Violation
 from authserver.values import is_loopback
 
+DatatypeTree = Mapping[str, tuple[str, ...]]
+
 _MOST_BYTES = 512 * 1024
-_TIMEOUT_SECONDS = 5.0
+TIMEOUT_SECONDS = 5.0
 
 
 class IssuerUnavailable(Exception):
@@ -26,13 +28,24 @@ class IssuerUnavailable(Exception):
 class ServerMetadata:
     """The endpoints that clients of this kind use; each is an absolute URL.
 
-    `redemption_endpoint` is no member of RFC 8414: None for a server that does not say it.
+    The rest are no members of RFC 8414, and None for a server that does not say them: where tokens are redeemed, which
+    actions' tokens are, and which kind of personal data contains which others.
     """
 
     token_endpoint: str
     jwks_uri: str
     introspection_endpoint: str
     redemption_endpoint: str | None
+    redeemed_actions: frozenset[str] | None = None
+    datatypes: DatatypeTree | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What an address answered: its body, or None where the one that the caller has still counts (304)."""
+
+    body: bytes | None
+    etag: str | None
 
 
 class Issuer:
@@ -45,24 +58,39 @@ class Issuer:
         """
         _check_url(identifier)
         self.identifier = identifier
-        self.http = http or httpx.Client(timeout=_TIMEOUT_SECONDS)
+        self.http = http or httpx.Client(timeout=TIMEOUT_SECONDS)
         self._metadata: ServerMetadata | None = None
         self._lock = threading.Lock()
 
     def metadata(self) -> ServerMetadata:
-        """What the server says of itself; read once. Raises `IssuerUnavailable`."""
+        """What the server says of itself, as it was last read. Raises `IssuerUnavailable`."""
         with self._lock:
             if self._metadata is None:
                 self._metadata = self._read_metadata()
             return self._metadata
 
+    def read_again(self) -> None:
+        """Read what the server says of itself anew. Raises `IssuerUnavailable`; then what was known still counts."""
+        metadata = self._read_metadata()
+        with self._lock:
+            self._metadata = metadata
+
     def get_json(self, url: str) -> Mapping[str, object]:
         """A JSON object of at most 512 KiB, without following redirects. Raises `IssuerUnavailable`."""
+        document = self.get(url, {})
+        if document.body is None:
+            raise IssuerUnavailable(f"{url} answered 304")
+        return json_object(document.body, url)
+
+    def get(self, url: str, headers: Mapping[str, str]) -> Document:
+        """What is at `url`, at most 512 KiB, without following redirects. Raises `IssuerUnavailable`."""
         try:
-            with self.http.stream("GET", url, follow_redirects=False) as response:
+            with self.http.stream("GET", url, headers=headers, follow_redirects=False) as response:
+                if response.status_code == 304:
+                    return Document(None, response.headers.get("ETag"))
                 if response.status_code != 200:
                     raise IssuerUnavailable(f"{url} answered {response.status_code}")
-                return json_object(_bounded_body(response, url), url)
+                return Document(_bounded_body(response, url), response.headers.get("ETag"))
         except httpx.HTTPError as error:
             raise IssuerUnavailable(f"{url} cannot be reached: {type(error).__name__}") from error
 
@@ -79,6 +107,8 @@ class Issuer:
             redemption_endpoint=(
                 _endpoint(document, "redemption_endpoint", url) if "redemption_endpoint" in document else None
             ),
+            redeemed_actions=_optional_names(document, "redeemed_actions_supported", url),
+            datatypes=_datatypes(document, url),
         )
 
 
@@ -139,6 +169,25 @@ def _endpoint(document: Mapping[str, object], name: str, source: str) -> str:
     except ValueError:
         pass
     raise IssuerUnavailable(f"{source} has no usable {name}")
+
+
+def _optional_names(document: Mapping[str, object], name: str, source: str) -> frozenset[str] | None:
+    return frozenset(_names(document[name], name, source)) if name in document else None
+
+
+def _datatypes(document: Mapping[str, object], source: str) -> DatatypeTree | None:
+    tree = document.get("datatypes_supported")
+    if tree is None:
+        return None
+    if not isinstance(tree, dict):
+        raise IssuerUnavailable(f"{source} has no usable datatypes_supported")
+    return {name: _names(entries, "datatypes_supported", source) for name, entries in tree.items()}
+
+
+def _names(value: object, name: str, source: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise IssuerUnavailable(f"{source} has no usable {name}")
+    return tuple(value)
 
 
 def _check_url(url: str) -> None:

@@ -13,6 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 import structlog
@@ -28,6 +29,7 @@ Facts = TypeVar("Facts")
 
 MAX_TOKEN_BYTES = 16_384
 MAX_KEYS = 100
+_LONGEST_USUAL_HEADER = 256
 LEEWAY = timedelta(seconds=30)
 ALGORITHMS = ("ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 
@@ -116,21 +118,33 @@ class SigningKey:
     key: ECKey = field(repr=False, compare=False)
 
 
-def read_compact(unverified: str, *, key_in_header: bool = False) -> UnverifiedToken:
+def read_compact(
+    unverified: str, *, key_in_header: bool = False, max_bytes: int = MAX_TOKEN_BYTES
+) -> UnverifiedToken:
     """Read a compact JWS strictly; nothing of it is verified.
 
-    `key_in_header` lets a `jwk` through into the header, for DPoP proofs (RFC 9449 §4.2) alone. Raises
-    `TokenRefused`: `jws.size`, `jws.form`, `jws.header`, `jws.alg`, `jws.crit`, `jws.nested`, `jws.kid`,
-    `jws.typ`, `jws.key_in_header`, `jws.claims`.
+    `key_in_header` lets a `jwk` through into the header, for DPoP proofs (RFC 9449 §4.2) alone. `max_bytes` is
+    for documents that are larger than any token, such as status lists. Raises `TokenRefused`: `jws.size`,
+    `jws.form`, `jws.header`, `jws.alg`, `jws.crit`, `jws.nested`, `jws.kid`, `jws.typ`, `jws.key_in_header`,
+    `jws.claims`.
     """
-    if len(unverified) > MAX_TOKEN_BYTES:
+    if len(unverified) > max_bytes:
         raise TokenRefused("jws.size")
     if not _COMPACT.fullmatch(unverified):
         raise TokenRefused("jws.form")
     unverified_header, unverified_claims, unverified_signature = unverified.split(".")
     _decode(unverified_signature)
-    header = _read_header(_read_object(unverified_header, "jws.header"), key_in_header)
-    return UnverifiedToken(unverified, header, _read_object(unverified_claims, "jws.claims"))
+    # Those who sign tokens of one kind write one header again and again; a proof's has a key of its own.
+    is_usual = not key_in_header and len(unverified_header) <= _LONGEST_USUAL_HEADER
+    header = (_usual_header if is_usual else _header)(unverified_header, key_in_header)
+    return UnverifiedToken(unverified, header, _read_object(unverified_claims, "jws.claims", max_bytes))
+
+
+def _header(unverified: str, key_in_header: bool) -> TokenHeader:
+    return _read_header(_read_object(unverified, "jws.header", MAX_TOKEN_BYTES), key_in_header)
+
+
+_usual_header = lru_cache(maxsize=1_000)(_header)
 
 
 def _decode(unverified: str) -> bytes:
@@ -142,9 +156,9 @@ def _decode(unverified: str) -> bytes:
     return base64.urlsafe_b64decode(unverified + "=="[: -rest % 4])
 
 
-def _read_object(unverified: str, reason: str) -> dict[str, object]:
+def _read_object(unverified: str, reason: str, max_bytes: int) -> dict[str, object]:
     try:
-        value = strict_json.parse(_decode(unverified), max_bytes=MAX_TOKEN_BYTES)
+        value = strict_json.parse(_decode(unverified), max_bytes=max_bytes)
     except strict_json.JsonRefused as error:
         raise TokenRefused(reason) from error
     if not isinstance(value, dict):
@@ -338,9 +352,17 @@ def sign(claims: Mapping[str, object], *, key: SigningKey, typ: str) -> str:
     """A compact JWS of `claims` with ES256; `typ` is the kind of token without `application/` (RFC 8725
     §3.11).
     """
-    header = {"alg": "ES256", "kid": key.kid, "typ": typ}
+    return _signed({"alg": "ES256", "kid": key.kid, "typ": typ}, claims, key.key)
+
+
+def sign_with_own_key(claims: Mapping[str, object], *, key: ECKey, typ: str) -> str:
+    """The same with a P-256 key that the header brings along, as a DPoP proof does (RFC 9449 §4.2)."""
+    return _signed({"alg": "ES256", "typ": typ, "jwk": key.as_dict(private=False)}, claims, key)
+
+
+def _signed(header: Mapping[str, object], claims: Mapping[str, object], key: ECKey) -> str:
     signed = f"{_encode(_json_bytes(header))}.{_encode(_json_bytes(claims))}"
-    return f"{signed}.{_encode(_JWS['ES256'].sign(signed.encode('ascii'), key.key))}"
+    return f"{signed}.{_encode(_JWS['ES256'].sign(signed.encode('ascii'), key))}"
 
 
 def _json_bytes(value: Mapping[str, object]) -> bytes:

@@ -22,6 +22,7 @@ from authserver.ledger import idempotency
 from authserver.ledger.reservations import release_expired
 from authserver.revoke import Target, revoke
 from authserver.services import Services
+from authserver.tokens import status_lists
 
 log = structlog.get_logger()
 _BATCH = 200
@@ -39,6 +40,7 @@ class Tidied:
     reservations: int
     idempotency_keys: int
     seen_tokens: int
+    status_lists: int
     unclaimed_grants: int
     authorization_requests: int
     approvals: int
@@ -54,6 +56,7 @@ def tidy(services: Services, now: datetime) -> Tidied:
         reservations=_repeated(services, expired),
         idempotency_keys=_repeated(services, lambda c: idempotency.prune(c, now, _BATCH)),
         seen_tokens=_repeated(services, lambda c: replay.forget(c, now, _BATCH)),
+        status_lists=_repeated(services, lambda c: status_lists.retire(c, now, _BATCH)),
         unclaimed_grants=_take_back_unclaimed(services, now),
         authorization_requests=_repeated(services, lambda c: requests.prune(c, now, _BATCH)),
         approvals=_approvals(services, now),

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 
+from authserver.dpop import ProofKey
 from bench import breakdown, crypto, databases, expiry, kit, peer_server, robustness, servers, world
 from bench.databases import Store
 from bench.exchanges import HAS_TOKEN, IS_ACTIVE, IS_CAPTURED
 from bench.load import Outcome, drive, median_of
 from bench.processes import CORES, DidNotStart, Running, free_port, serving
 from bench.report import Report
-from bench.world import ROOT, World
+from bench.world import AGENTS, ROOT, World
 
 _TRIVIAL = "bench.trivial:application"
 _OURS = "authserver.wsgi:application"
@@ -23,6 +24,7 @@ _OURS = "authserver.wsgi:application"
 _DISTURBED = 0.10
 # Below the reservations that one delegation may hold open by default, with what it held before.
 _MOST_OPEN = 20_000
+_REVOCATIONS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,11 +217,27 @@ class Run:
         return drive(server, redemptions, IS_CAPTURED, seconds=60, warm_up=0.3, again=False, status=b"201")
 
     def _kit(self, ours: World, exchanges: tuple[bytes, ...]) -> None:
-        checked = kit.measure(ours.issuer, ours.tokens(list(islice(cycle(exchanges), 501))))
+        report, key = self.report, ProofKey.generate()
+        some = list(islice(cycle(exchanges), 501))
+        checked = kit.measure(ours.issuer, ours.tokens(some), ours.bound_tokens(some[1:], key), key)
         figure = f"{checked.new:.0f} / {checked.seen:.1f} / {checked.raw:.0f} µs"
-        self.report.add("kit: check of a new token / one seen before / raw ES256 verification", figure)
-        self.report.reached["kit_new"] = checked.new / checked.raw
-        self.report.reached["kit_seen"] = checked.seen
+        report.add("kit: check of a new token / one seen before / raw ES256 verification", figure)
+        figure = f"{checked.new_with_proof:.0f} / {checked.seen_with_proof:.0f} µs"
+        report.add("kit: the same with a DPoP proof, new / seen before", figure)
+        report.add("PyJWT: signature, issuer, audience, expiry of a token", f"{checked.pyjwt:.0f} µs")
+        report.add("kit: first token of a new process, with all that is fetched", f"{checked.first:.0f} ms")
+        report.reached["kit_new"] = checked.new / checked.raw
+        report.reached["kit_seen"] = checked.seen
+        self._revocations(ours, exchanges)
+
+    def _revocations(self, ours: World, exchanges: tuple[bytes, ...]) -> None:
+        # The agents present their grants in turn, so a request's place says whose it is.
+        tokens = ours.tokens(exchanges[:_REVOCATIONS])
+        agents = {token: place % AGENTS for place, token in enumerate(tokens)}
+        revoked = kit.until_refused(ours.issuer, tokens, lambda token: ours.revoke(token, agents[token]))
+        figure = f"{revoked.median * 1e3:.0f} / {revoked.longest * 1e3:.0f} ms"
+        self.report.add(f"kit: revocation answered → refused, median / longest of {len(tokens)}", figure)
+        self.report.reached["kit_revoked"] = revoked.longest
 
     def _workers(self, ours: World) -> None:
         if len(CORES) < 2:

@@ -52,6 +52,9 @@ TARGETS = {
         "kit: offline check of a new token ÷ raw ES256 verification", 2.5, 1.6, lower_is_better=True
     ),
     "kit_seen": Target("kit: check of a token seen before", 30, 10, " µs", lower_is_better=True),
+    "kit_revoked": Target(
+        "kit: revocation answered → refused, the longest", 15, 1, " s", lower_is_better=True
+    ),
 }
 
 

@@ -21,6 +21,7 @@ from urllib.parse import urlencode
 
 from joserfc.jwk import ECKey
 
+from authserver.dpop import ProofKey
 from bench.databases import Store
 from bench.exchanges import DOMAIN, SHOP, assertion, delegation, exchange_request, subject_of
 from bench.load import http_request
@@ -116,6 +117,41 @@ class World:
             tokens.append(json.loads(connection.getresponse().read())["access_token"])
         connection.close()
         return tokens
+
+    def bound_tokens(self, exchanges: Sequence[bytes], key: ProofKey) -> list[str]:
+        """The same, bound to a key: each exchange with a proof, and with the nonce of the answer before it."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+        tokens: list[str] = []
+        nonce = None
+        for request in exchanges:
+            form = request.partition(b"\r\n\r\n")[2]
+            for _ in range(2):  # the first one of all is told the nonce
+                url, now = f"{self.issuer}/oauth/token", datetime.now(UTC)
+                headers = {"Content-Type": "application/x-www-form-urlencoded"}
+                headers["DPoP"] = key.proof("POST", url, now=now, nonce=nonce)
+                connection.request("POST", "/oauth/token", form, headers)
+                answer = connection.getresponse()
+                nonce, body = answer.headers["DPoP-Nonce"], json.loads(answer.read())
+                if "access_token" in body:
+                    tokens.append(body["access_token"])
+                    break
+        connection.close()
+        return tokens
+
+    def revoke(self, token: str, agent: int) -> None:
+        """Have that agent give a token back; returns when the server has answered."""
+        form = {
+            "token": token,
+            "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe",
+            "client_assertion": assertion(self._domain_key(), subject_of(agent), self.issuer),
+        }
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        connection.request("POST", "/oauth/revoke", urlencode(form), headers)
+        status = connection.getresponse().status
+        connection.close()
+        if status != 200:
+            raise RuntimeError(f"the revocation was answered {status}")
 
     def _domain_key(self) -> ECKey:
         return ECKey.import_key((self.folder / "domain" / "private_key.pem").read_bytes())

@@ -225,7 +225,7 @@ class World:
         return body
 
 
-class _QuietHandler(WSGIRequestHandler):
+class QuietHandler(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log(self, type: str, message: str, *args: Any) -> None:
@@ -257,7 +257,7 @@ def running_world(
     """
     create_domain("example.org", "spiffe", directory / "example.org")
     listener = make_server(
-        "127.0.0.1", 0, lambda environ, start: iter(()), threaded=True, request_handler=_QuietHandler
+        "127.0.0.1", 0, lambda environ, start: iter(()), threaded=True, request_handler=QuietHandler
     )
     url = f"http://{host}:{listener.server_port}"
     sections: dict[str, Any] = {

@@ -39,6 +39,14 @@ def metadata(services: Services) -> dict[str, object]:
         "scopes_supported": [
             name for name in services.vocabulary.catalogue.names if not _needs(services, name)
         ],
+        # Ours, too, for resource servers: which tokens are used up by redemption, and which data contain which others.
+        "redeemed_actions_supported": [
+            name for name, entry in services.vocabulary.catalogue.entries.items() if entry.redeem
+        ],
+        "datatypes_supported": {
+            name: sorted(contained - {name})
+            for name, contained in services.vocabulary.datatypes.contains.items()
+        },
         "authorization_details_types_supported": ["agent_delegation", "agent_action"],
         "token_endpoint_auth_methods_supported": ["none", *own_client_auth],
         "token_endpoint_auth_signing_alg_values_supported": list(jose.ALGORITHMS),

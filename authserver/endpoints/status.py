@@ -1,9 +1,12 @@
 """`GET /oauth/status/{list}`: Token Status Lists as signed JWTs (draft-ietf-oauth-status-list §5.1)."""
 
+import hashlib
 import threading
 import time
+from dataclasses import dataclass
+from datetime import datetime
 
-from flask import Response
+from flask import Request, Response
 
 from authserver import jose
 from authserver.endpoints.answers import json_answer
@@ -13,9 +16,20 @@ from authserver.services import Services
 from authserver.tokens import status_lists
 
 TTL = 15  # seconds; contract §7
+# Who asks again within so long is told that nothing changed, if nothing did, and keeps what they have.
+_SIGNED_ANEW_SECONDS = 5
 # Anyone may ask, and an answer reads many rows: one is computed at a time, and serves for this long.
 _FRESH_SECONDS = 0.2
 _REMEMBERED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """A list as it was a moment ago: signed, and the tag that stands for what it says."""
+
+    made_at: float
+    signed: str
+    etag: str
 
 
 class StatusEndpoint:
@@ -24,24 +38,27 @@ class StatusEndpoint:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._lock = threading.Lock()
-        self._answers: dict[int, tuple[float, str]] = {}
+        self._answers: dict[int, _Served] = {}
 
-    def respond(self, list_id: int) -> Response:
-        """The list, or 404 where there is none."""
+    def respond(self, request: Request, list_id: int) -> Response:
+        """The list, 304 for who has it already, or 404 where there is none."""
         with self._lock:
-            signed = self._recent(list_id) or self._made(list_id)
-        if signed is None:
+            served = self._recent(list_id) or self._made(list_id)
+        if served is None:
             body = {"error": "not_found", "error_description": "there is no such status list"}
             return json_answer(body, 404)
-        response = Response(signed, mimetype="application/statuslist+jwt")
+        response = Response(served.signed, mimetype="application/statuslist+jwt")
         response.headers["Cache-Control"] = f"public, max-age={TTL}"
+        # Two processes sign the same list in two ways, so the tag is a weak one (RFC 9110 §8.8.1).
+        response.set_etag(served.etag, weak=True)
+        response.make_conditional(request)
         return response
 
-    def _recent(self, list_id: int) -> str | None:
-        made_at, signed = self._answers.get(list_id, (float("-inf"), None))
-        return signed if time.monotonic() - made_at < _FRESH_SECONDS else None
+    def _recent(self, list_id: int) -> _Served | None:
+        served = self._answers.get(list_id)
+        return served if served and time.monotonic() - served.made_at < _FRESH_SECONDS else None
 
-    def _made(self, list_id: int) -> str | None:
+    def _made(self, list_id: int) -> _Served | None:
         services, now = self._services, self._services.clock.now()
         ended = services.database.read(
             lambda connection: (
@@ -52,17 +69,30 @@ class StatusEndpoint:
         )
         if ended is None:
             return None
+        key, lst = services.signing_keys.active(), status_lists.encode(ended)
+        etag = _etag(key, lst, now)
+        before = self._answers.get(list_id)
+        # Signed anew only where it says something new.
+        signed = before.signed if before and before.etag == etag else self._signed(list_id, lst, key, now)
+        while len(self._answers) >= _REMEMBERED:
+            del self._answers[next(iter(self._answers))]
+        self._answers[list_id] = served = _Served(time.monotonic(), signed, etag)
+        return served
+
+    def _signed(self, list_id: int, lst: str, key: jose.SigningKey, now: datetime) -> str:
         issued_at = int(now.timestamp())
         claims = {
-            "iss": services.issuer,
-            "sub": status_list_uri(services, list_id),
+            "iss": self._services.issuer,
+            "sub": status_list_uri(self._services, list_id),
             "iat": issued_at,
             "exp": issued_at + 4 * TTL,
             "ttl": TTL,
-            "status_list": {"bits": 1, "lst": status_lists.encode(ended)},
+            "status_list": {"bits": 1, "lst": lst},
         }
-        signed = jose.sign(claims, key=services.signing_keys.active(), typ="statuslist+jwt")
-        while len(self._answers) >= _REMEMBERED:
-            del self._answers[next(iter(self._answers))]
-        self._answers[list_id] = (time.monotonic(), signed)
-        return signed
+        return jose.sign(claims, key=key, typ="statuslist+jwt")
+
+
+def _etag(key: jose.SigningKey, lst: str, now: datetime) -> str:
+    """What the answer says, whichever process gives it: the bits, by which key, and from when, to a few seconds."""
+    period = int(now.timestamp()) // _SIGNED_ANEW_SECONDS
+    return hashlib.sha256(f"{key.kid} {period} {lst}".encode()).hexdigest()[:32]

@@ -1,47 +1,76 @@
 """What a resource server installs: it takes action tokens for exactly what they say.
 
-    from authserver.resource_server import Settlement, Verifier, bearer_token
+    from authserver.resource_server import Money, ResourceServer
+    from authserver.resource_server.flask import protect
 
-    verifier = Verifier("https://auth.example", "https://shop.example/api")
-    settlement = Settlement("https://auth.example", client_id, client_secret)
+    shop = protect(app, ResourceServer("https://auth.example", "https://shop.example/api", client_id, client_secret))
 
-    presented = bearer_token(request.headers.get("Authorization"))
-    token, total = verifier.verify(presented), Money.parse("EUR", "42.50")
-    token.require("payment.finalize", amount=total, reference="order-1")
-    settlement.redeem(presented, total)
+    @app.post("/api/orders/<order>/payment")
+    @shop.require_action("payment.finalize", amount=total_of, reference=lambda order: order)
+    def pay(order):
+        ...  # the token was for just this, and is used up now: take the money
 
-Where a token is not good for what is about to happen, it is a `TokenRejected` with the HTTP status and the
-`WWW-Authenticate` header of RFC 6750; where it may not be used any more, a `SettlementRefused`.
-Needs httpx, and neither Flask nor SQLAlchemy.
+The same is there for FastAPI and Starlette (`.fastapi`) and for plain `.wsgi` and `.asgi`; `Verifier`, `Settlement` and
+`Introspection` are what it is made of. Where a token is not good for what is about to happen, it is a `TokenRejected`
+with the answer of RFC 6750 or RFC 9449; where nobody can tell, it is `IssuerUnavailable`.
+docs/resource-servers.md says more. Needs httpx, and neither Flask nor SQLAlchemy.
 """
 
 from authserver.discovery import IssuerUnavailable
-from authserver.resource_server.action_token import ActionToken, Actor, Merchant
+from authserver.resource_server.action_token import ActionToken, Actor, Merchant, StatusReference
+from authserver.resource_server.guarding import (
+    Admission,
+    AsyncResourceServer,
+    ResourceServer,
+    Rule,
+    RuleIncomplete,
+)
 from authserver.resource_server.introspection import Introspection
+from authserver.resource_server.metadata import metadata_document, metadata_url
+from authserver.resource_server.presented import Presented
 from authserver.resource_server.rejections import (
     InvalidToken,
+    NonceRequired,
     NotAllowed,
+    ProofRefused,
     ProofRequired,
     TokenMissing,
     TokenRejected,
 )
-from authserver.resource_server.settlement import Redemption, Settlement, SettlementRefused
-from authserver.resource_server.verifier import Verifier, bearer_token
+from authserver.resource_server.requirement import Requirement
+from authserver.resource_server.settlement import AsyncSettlement, Redemption, Settlement, SettlementRefused
+from authserver.resource_server.verifier import Verifier
+from authserver.values import Country, MerchantCategory, Money
 
 __all__ = [
     "ActionToken",
     "Actor",
+    "Admission",
+    "AsyncResourceServer",
+    "AsyncSettlement",
+    "Country",
     "Introspection",
     "InvalidToken",
     "IssuerUnavailable",
     "Merchant",
+    "MerchantCategory",
+    "Money",
+    "NonceRequired",
     "NotAllowed",
+    "Presented",
+    "ProofRefused",
     "ProofRequired",
     "Redemption",
+    "Requirement",
+    "ResourceServer",
+    "Rule",
+    "RuleIncomplete",
     "Settlement",
     "SettlementRefused",
+    "StatusReference",
     "TokenMissing",
     "TokenRejected",
     "Verifier",
-    "bearer_token",
+    "metadata_document",
+    "metadata_url",
 ]

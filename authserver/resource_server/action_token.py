@@ -1,16 +1,18 @@
 """An action token as a resource server sees it: what may happen, once, here, and for whom."""
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Self
 
-from authserver.errors import Violation
+from authserver.discovery import DatatypeTree
 from authserver.jose import LEEWAY, TokenRefused, numeric_date, single_audience, text_claim
-from authserver.resource_server.rejections import NotAllowed, ProofRequired
+from authserver.resource_server.exposure import everything_in, exposed
+from authserver.resource_server.requirement import Requirement
 from authserver.values import Country, MerchantCategory, Money, NotAValue
 
 _LONGEST = 2_048
+_NO_FIELDS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,73 +52,90 @@ class Merchant:
 
 
 @dataclass(frozen=True, slots=True)
+class StatusReference:
+    """Where it stands whether a token was ended: the list, and the place in it (draft-ietf-oauth-status-list §6)."""
+
+    uri: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
 class ActionToken:
     """A token whose signature and claims are good: one action, at this resource server, until `expires_at` (UTC).
 
     `amount` is the most that may be charged. `subject` and `grant_id` are names that only this resource server knows
-    the user and the delegation by; `jti` names the action.
+    the user and the delegation by; `jti` names the action. `visible` are the `datatypes` with all that they contain.
+    `jkt` is the thumbprint of the agent's key, for a token that is bound to one; `text` the token itself.
     """
 
     action: str
     amount: Money | None
     merchant: Merchant | None
     datatypes: tuple[str, ...]
+    visible: frozenset[str]
     reference: str | None
     subject: str
+    audience: str
     client_id: str
     actor: Actor
     grant_id: str
+    task_id: str | None
     jti: str
     issued_at: datetime
     expires_at: datetime
+    jkt: str | None
+    status: StatusReference | None
+    contains: DatatypeTree = field(repr=False, compare=False)
+    text: str = field(repr=False, compare=False)
+
+    @property
+    def scheme(self) -> str:
+        """How it must be presented: `DPoP` or `Bearer`."""
+        return "Bearer" if self.jkt is None else "DPoP"
+
+    @property
+    def is_harmless(self) -> bool:
+        """Whether it is for an action alone: no amount, no seller, no data, no order of anybody's."""
+        return self.amount is None and self.merchant is None and self.reference is None and not self.datatypes
 
     def require(
         self,
         action: str,
         *,
         amount: Money | None = None,
+        merchant: Merchant | None = None,
         reference: str | None = None,
         datatypes: Collection[str] = (),
     ) -> None:
-        """Go on only if this token is for what is about to happen.
+        """Go on only if this token is for what is about to happen; see `Requirement`.
 
-        `amount` is what will really be charged, `reference` the order it is for, `datatypes` what will be shown or
-        used. Raises `NotAllowed` with every difference.
+        Raises `NotAllowed` with every difference.
         """
-        violations = tuple(self._differences(action, amount, reference, datatypes))
-        if violations:
-            raise NotAllowed(violations)
+        Requirement(action, amount, merchant, reference, tuple(datatypes)).check(self)
 
-    def only_granted(self, record: Mapping[str, object]) -> dict[str, object]:
-        """What of a person's `record`, by data type, this token lets its holder see."""
-        return {name: record[name] for name in self.datatypes if name in record}
+    def expose(
+        self, record: Mapping[str, object], fields: Mapping[str, str] = _NO_FIELDS
+    ) -> dict[str, object]:
+        """What of a person's `record` this token lets its holder see.
 
-    def _differences(
-        self, action: str, amount: Money | None, reference: str | None, datatypes: Collection[str]
-    ) -> Iterator[Violation]:
-        if action != self.action:
-            yield Violation("actions", action, self.action)
-        if amount is not None and not self._covers(amount):
-            yield Violation("amount", amount.to_json(), self.amount.to_json() if self.amount else None)
-        if reference is not None and reference != self.reference:
-            yield Violation("reference", reference, self.reference)
-        if missing := sorted(set(datatypes) - set(self.datatypes)):
-            yield Violation("datatypes", missing, list(self.datatypes))
-
-    def _covers(self, amount: Money) -> bool:
-        return (
-            self.amount is not None
-            and self.amount.currency == amount.currency
-            and self.amount.minor >= amount.minor
-        )
+        A field is kept where the token carries its data type, or one that contains it. The data type is the field's
+        name, unless `fields` says another: `{"mail": "email"}`.
+        """
+        return exposed(record, self.visible, self.contains, fields)
 
 
 def read_action_token(
-    claims: Mapping[str, object], *, issuer: str, audience: str, now: datetime
+    claims: Mapping[str, object],
+    *,
+    issuer: str,
+    audience: str,
+    now: datetime,
+    contains: DatatypeTree,
+    text: str,
 ) -> ActionToken:
     """Check the claims of a token whose signature is good (RFC 9068 §4, contract §6).
 
-    Raises `jose.TokenRefused` with the claim's name, and `ProofRequired` for a token that is bound to a key.
+    `contains` says which kind of data contains which. Raises `jose.TokenRefused` with the claim's name.
     """
     if claims.get("iss") != issuer:
         raise TokenRefused("token.iss")
@@ -127,26 +146,29 @@ def read_action_token(
         raise TokenRefused("token.exp")
     if issued_at is None or now < issued_at - LEEWAY:
         raise TokenRefused("token.iat")  # issued by a clock that was wrong: its end means nothing
-    if "cnf" in claims:
-        raise ProofRequired(
-            "dpop.unchecked", "the token is bound to a key, and DPoP proofs are not checked here"
-        )
     try:
         details = _single_action(claims, audience)
-        amount = details.get("amount")
+        amount, datatypes = details.get("amount"), _texts(details, "datatypes")
         return ActionToken(
             action=_action_name(details),
             amount=None if amount is None else money_of(amount),
             merchant=Merchant.parse(details["merchant"]) if "merchant" in details else None,
-            datatypes=_texts(details, "datatypes"),
+            datatypes=datatypes,
+            visible=everything_in(datatypes, contains),
             reference=_text(details, "reference"),
             subject=_required(claims, "sub"),
+            audience=audience,
             client_id=_required(claims, "client_id"),
             actor=_actor(claims),
             grant_id=_required(claims, "grant_id"),
+            task_id=_text(claims, "task_id"),
             jti=_required(claims, "jti"),
             issued_at=issued_at,
             expires_at=expires_at,
+            jkt=_thumbprint(claims),
+            status=_status(claims),
+            contains=contains,
+            text=text,
         )
     except NotAValue as error:
         raise TokenRefused("token.authorization_details") from error
@@ -178,6 +200,27 @@ def _actor(claims: Mapping[str, object]) -> Actor:
     if not isinstance(act, dict):
         raise TokenRefused("token.act")
     return Actor(_required(act, "iss"), _required(act, "sub"))
+
+
+def _thumbprint(claims: Mapping[str, object]) -> str | None:
+    # RFC 7800 §3.1: whatever else a token is bound by, it is not to be taken without looking at that.
+    if "cnf" not in claims:
+        return None
+    confirmed = claims["cnf"]
+    if not isinstance(confirmed, dict) or confirmed.keys() != {"jkt"}:
+        raise TokenRefused("token.cnf")
+    return _required(confirmed, "jkt")
+
+
+def _status(claims: Mapping[str, object]) -> StatusReference | None:
+    if "status" not in claims:
+        return None
+    status = claims["status"]
+    place = status.get("status_list") if isinstance(status, dict) else None
+    uri, index = (place.get("uri"), place.get("idx")) if isinstance(place, dict) else (None, None)
+    if not isinstance(uri, str) or type(index) is not int or index < 0:
+        raise TokenRefused("token.status")
+    return StatusReference(uri, index)
 
 
 def _object(unverified: object) -> Mapping[str, object]:

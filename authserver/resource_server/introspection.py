@@ -1,5 +1,8 @@
 """Asking the server whether a token still stands (RFC 7662): the answer that knows of revocations."""
 
+import asyncio
+from collections.abc import Mapping
+
 import httpx
 
 from authserver.clock import Clock, SystemClock
@@ -7,6 +10,7 @@ from authserver.discovery import Issuer, IssuerUnavailable, json_object
 from authserver.jose import TokenRefused
 from authserver.resource_server.action_token import ActionToken, read_action_token
 from authserver.resource_server.credentials import client_secret_basic
+from authserver.resource_server.rejections import ProofRequired
 
 
 class Introspection:
@@ -30,18 +34,35 @@ class Introspection:
         self._credentials = client_secret_basic(client_id, client_secret)
         self._clock = clock or SystemClock()
 
-    def introspect(self, unverified_token: str) -> ActionToken | None:
+    def introspect(self, unverified_token: str | ActionToken) -> ActionToken | None:
         """What the token allows at this moment; None where it is not active here, whatever the reason.
 
-        Raises `ProofRequired` for one that is bound to a key, and `IssuerUnavailable` where there is no answer, also
-        where the credentials are refused.
+        Raises `IssuerUnavailable` where there is no answer, also where the credentials are refused; and `ProofRequired`
+        for the bare text of a token that is bound to a key: its proof is checked by `Verifier.check`, whose
+        `ActionToken` may be asked about.
         """
-        claims = self._ask(unverified_token)
+        text = unverified_token.text if isinstance(unverified_token, ActionToken) else unverified_token
+        claims = self._ask(text)
         if claims.get("active") is not True:
             return None
+        token = self._read(claims, text)
+        if token is not None and token.jkt is not None and isinstance(unverified_token, str):
+            raise ProofRequired("dpop.unchecked", "the token is bound to a key, and no proof was checked")
+        return token
+
+    async def introspect_async(self, unverified_token: str | ActionToken) -> ActionToken | None:
+        """The same for an event loop, in a thread."""
+        return await asyncio.to_thread(self.introspect, unverified_token)
+
+    def _read(self, claims: Mapping[str, object], text: str) -> ActionToken | None:
         try:
             return read_action_token(
-                claims, issuer=self._issuer.identifier, audience=self._audience, now=self._clock.now()
+                claims,
+                issuer=self._issuer.identifier,
+                audience=self._audience,
+                now=self._clock.now(),
+                contains=self._issuer.metadata().datatypes or {},
+                text=text,
             )
         except TokenRefused:
             return None  # it ended on the way, or it is for another place than this

@@ -1,5 +1,6 @@
 """Using a token, once, and what becomes of the money then (contract §7): redeem, capture, void, refund."""
 
+import asyncio
 import secrets
 import time
 from collections.abc import Mapping
@@ -8,9 +9,16 @@ from urllib.parse import quote
 
 import httpx
 
-from authserver.discovery import Issuer, IssuerUnavailable, json_object, text_in, violations_in
+from authserver.discovery import (
+    TIMEOUT_SECONDS,
+    Issuer,
+    IssuerUnavailable,
+    json_object,
+    text_in,
+    violations_in,
+)
 from authserver.errors import Violation
-from authserver.resource_server.action_token import Merchant, money_of
+from authserver.resource_server.action_token import ActionToken, Merchant, money_of
 from authserver.resource_server.credentials import client_secret_basic
 from authserver.values import Money
 
@@ -58,6 +66,15 @@ class SettlementRefused(Exception):
         self.voided = voided
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One call: where below the server's settlement endpoints, what it says, and the key under which it is repeated."""
+
+    path: str
+    body: dict[str, object]
+    key: str
+
+
 class Settlement:
     """Settles at `issuer` as the resource server `client_id`, with `client_secret_basic`. Threads may share it.
 
@@ -82,7 +99,7 @@ class Settlement:
 
     def redeem(
         self,
-        token: str,
+        token: str | ActionToken,
         amount: Money | None = None,
         merchant: Merchant | None = None,
         *,
@@ -95,73 +112,159 @@ class Settlement:
         sells, where this resource server knows better than the token. Without `capture` the amount is authorized
         only, to be captured or voided later.
         """
-        body: dict[str, object] = {"token": token, "capture": capture}
-        if merchant is not None:
-            body["merchant"] = merchant.to_json()
-        return self._settle(self._endpoint(), body, amount, idempotency_key)
+        return self._settle(_redeem(token, amount, merchant, capture, idempotency_key))
 
     def capture(
         self, redemption_id: str, amount: Money | None = None, *, idempotency_key: str | None = None
     ) -> Redemption:
         """Take what was authorized, or less: the rest is given back."""
-        return self._settle(self._step(redemption_id, "capture"), {}, amount, idempotency_key)
+        return self._settle(_later(redemption_id, "capture", amount, idempotency_key))
 
     def void(self, redemption_id: str, *, idempotency_key: str | None = None) -> Redemption:
         """Give back all that was authorized."""
-        return self._settle(self._step(redemption_id, "void"), {}, None, idempotency_key)
+        return self._settle(_later(redemption_id, "void", None, idempotency_key))
 
     def refund(
         self, redemption_id: str, amount: Money | None = None, *, idempotency_key: str | None = None
     ) -> Redemption:
         """Give back what was captured, or some of it. The state is `refunded` once nothing of it is left."""
-        return self._settle(self._step(redemption_id, "refund"), {}, amount, idempotency_key)
+        return self._settle(_later(redemption_id, "refund", amount, idempotency_key))
 
-    def _endpoint(self) -> str:
-        url = self._issuer.metadata().redemption_endpoint
-        if url is None:
-            raise IssuerUnavailable(f"{self._issuer.identifier} names no redemption_endpoint")
-        return url
+    def _settle(self, step: _Step) -> Redemption:
+        url = _url(self._issuer, step)
+        return _read(self._answer(url, step), url)
 
-    def _step(self, redemption_id: str, verb: str) -> str:
-        if not redemption_id.strip("."):  # what is left of it in a path would be another path
-            raise ValueError("takes the id of a redemption")
-        beside = self._endpoint().rpartition("/")[0]
-        return f"{beside}/redemptions/{quote(redemption_id, safe='')}/{verb}"
-
-    def _settle(
-        self, url: str, body: dict[str, object], amount: Money | None, idempotency_key: str | None
-    ) -> Redemption:
-        if amount is not None:
-            body["amount"] = amount.to_json()
-        key = secrets.token_urlsafe(16) if idempotency_key is None else idempotency_key
-        answer = self._answer(url, body, key)
-        if answer.status_code not in _DONE | _REFUSED:
-            raise IssuerUnavailable(f"{url} answered {answer.status_code}")
-        said = json_object(answer.content, url)
+    def _answer(self, url: str, step: _Step) -> httpx.Response:
         try:
-            if answer.status_code in _DONE:
-                return _redemption(said)
-            refused = _refused(said, answer.status_code)
-        except (TypeError, ValueError) as error:
-            raise IssuerUnavailable(f"{url} answered {answer.status_code} in no known form") from error
-        raise refused
-
-    def _answer(self, url: str, body: Mapping[str, object], key: str) -> httpx.Response:
-        try:
-            answer = self._ask(url, body, key)
+            answer = self._ask(url, step)
             if answer.status_code != 503:
                 return answer
             time.sleep(_pause(answer.headers.get("Retry-After", "")))
         except httpx.HTTPError:
             pass  # nobody knows whether it arrived; the key makes it safe to ask again
         try:
-            return self._ask(url, body, key)
+            return self._ask(url, step)
         except httpx.HTTPError as error:
-            raise IssuerUnavailable(f"{url} cannot be reached: {type(error).__name__}") from error
+            raise _unreachable(url, error) from error
 
-    def _ask(self, url: str, body: Mapping[str, object], key: str) -> httpx.Response:
-        headers = {"Idempotency-Key": key}
-        return self._issuer.http.post(url, json=body, headers=headers, auth=self._credentials)
+    def _ask(self, url: str, step: _Step) -> httpx.Response:
+        headers = {"Idempotency-Key": step.key}
+        return self._issuer.http.post(url, json=step.body, headers=headers, auth=self._credentials)
+
+
+class AsyncSettlement:
+    """`Settlement` for an event loop: the same steps, the same answers."""
+
+    def __init__(
+        self, issuer: str, client_id: str, client_secret: str, *, http: httpx.AsyncClient | None = None
+    ) -> None:
+        """See `Settlement`; `http` belongs to one event loop."""
+        self._issuer = Issuer(issuer)
+        self._credentials = client_secret_basic(client_id, client_secret)
+        self._http = http or httpx.AsyncClient(timeout=TIMEOUT_SECONDS)
+
+    async def redeem(
+        self,
+        token: str | ActionToken,
+        amount: Money | None = None,
+        merchant: Merchant | None = None,
+        *,
+        capture: bool = True,
+        idempotency_key: str | None = None,
+    ) -> Redemption:
+        """See `Settlement.redeem`."""
+        return await self._settle(_redeem(token, amount, merchant, capture, idempotency_key))
+
+    async def capture(
+        self, redemption_id: str, amount: Money | None = None, *, idempotency_key: str | None = None
+    ) -> Redemption:
+        """See `Settlement.capture`."""
+        return await self._settle(_later(redemption_id, "capture", amount, idempotency_key))
+
+    async def void(self, redemption_id: str, *, idempotency_key: str | None = None) -> Redemption:
+        """See `Settlement.void`."""
+        return await self._settle(_later(redemption_id, "void", None, idempotency_key))
+
+    async def refund(
+        self, redemption_id: str, amount: Money | None = None, *, idempotency_key: str | None = None
+    ) -> Redemption:
+        """See `Settlement.refund`."""
+        return await self._settle(_later(redemption_id, "refund", amount, idempotency_key))
+
+    async def aclose(self) -> None:
+        """End the connections to the server."""
+        await self._http.aclose()
+
+    async def _settle(self, step: _Step) -> Redemption:
+        url = await asyncio.to_thread(_url, self._issuer, step)  # the metadata may have to be read first
+        return _read(await self._answer(url, step), url)
+
+    async def _answer(self, url: str, step: _Step) -> httpx.Response:
+        try:
+            answer = await self._ask(url, step)
+            if answer.status_code != 503:
+                return answer
+            await asyncio.sleep(_pause(answer.headers.get("Retry-After", "")))
+        except httpx.HTTPError:
+            pass  # as above
+        try:
+            return await self._ask(url, step)
+        except httpx.HTTPError as error:
+            raise _unreachable(url, error) from error
+
+    async def _ask(self, url: str, step: _Step) -> httpx.Response:
+        headers = {"Idempotency-Key": step.key}
+        return await self._http.post(url, json=step.body, headers=headers, auth=self._credentials)
+
+
+def _redeem(
+    token: str | ActionToken,
+    amount: Money | None,
+    merchant: Merchant | None,
+    capture: bool,
+    idempotency_key: str | None,
+) -> _Step:
+    text = token.text if isinstance(token, ActionToken) else token
+    body: dict[str, object] = {"token": text, "capture": capture}
+    if merchant is not None:
+        body["merchant"] = merchant.to_json()
+    return _step("", body, amount, idempotency_key)
+
+
+def _later(redemption_id: str, verb: str, amount: Money | None, idempotency_key: str | None) -> _Step:
+    if not redemption_id.strip("."):  # what is left of it in a path would be another path
+        raise ValueError("takes the id of a redemption")
+    return _step(f"redemptions/{quote(redemption_id, safe='')}/{verb}", {}, amount, idempotency_key)
+
+
+def _step(path: str, body: dict[str, object], amount: Money | None, idempotency_key: str | None) -> _Step:
+    if amount is not None:
+        body["amount"] = amount.to_json()
+    return _Step(path, body, secrets.token_urlsafe(16) if idempotency_key is None else idempotency_key)
+
+
+def _url(issuer: Issuer, step: _Step) -> str:
+    endpoint = issuer.metadata().redemption_endpoint
+    if endpoint is None:
+        raise IssuerUnavailable(f"{issuer.identifier} names no redemption_endpoint")
+    return f"{endpoint.rpartition('/')[0]}/{step.path}" if step.path else endpoint
+
+
+def _read(answer: httpx.Response, url: str) -> Redemption:
+    if answer.status_code not in _DONE | _REFUSED:
+        raise IssuerUnavailable(f"{url} answered {answer.status_code}")
+    said = json_object(answer.content, url)
+    try:
+        if answer.status_code in _DONE:
+            return _redemption(said)
+        refused = _refused(said, answer.status_code)
+    except (TypeError, ValueError) as error:
+        raise IssuerUnavailable(f"{url} answered {answer.status_code} in no known form") from error
+    raise refused
+
+
+def _unreachable(url: str, error: httpx.HTTPError) -> IssuerUnavailable:
+    return IssuerUnavailable(f"{url} cannot be reached: {type(error).__name__}")
 
 
 def _pause(retry_after: str) -> float:

@@ -7,17 +7,24 @@ from base64 import urlsafe_b64encode
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import exists as sql_exists
 
 from authserver.clock import Clock
 from authserver.db import Conflict, Database
-from authserver.schema import StatusListBlock, table_of
+from authserver.jose import LEEWAY
+from authserver.schema import Action, StatusListBlock, table_of
 
 _TABLE = table_of(StatusListBlock)
 CAPACITY = 131_072
 _BLOCK = 512
+_ACTIONS = table_of(Action)
+# A process uses a block for so long, or it could hand out a place in a list of last month.
+_BLOCK_LIFE = timedelta(hours=1)
+# After so long without being the newest, a list gets no more tokens from any process.
+_NO_MORE_TOKENS = 3 * _BLOCK_LIFE
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +45,17 @@ class StatusIndexes:
         self._database, self._clock = database, clock
         self._lock = threading.Lock()
         self._free: deque[StatusIndex] = deque()
+        self._taken_at = clock.now()
 
     def take(self) -> StatusIndex:
         """An index that no other token has. Not to be called inside a transaction: it may need one of its own."""
         with self._lock:
+            now = self._clock.now()
+            if abs(now - self._taken_at) > _BLOCK_LIFE:
+                self._free.clear()
             if not self._free:
                 self._free.extend(self._database.write(self._next_block))
+                self._taken_at = now
             return self._free.popleft()
 
     def put_back(self, unused: StatusIndex) -> None:
@@ -78,6 +90,20 @@ def _reserve_block(connection: Connection, now: datetime) -> tuple[int, int]:
 def exists(connection: Connection, list_id: int) -> bool:
     """Whether there is such a list."""
     return connection.scalar(select(_TABLE.c.id).where(_TABLE.c.id == list_id)) is not None
+
+
+def retire(connection: Connection, now: datetime, most: int) -> int:
+    """Take away lists that nobody can need: full for hours, and with no token that could still be accepted.
+
+    At most so many; returns how many. The tokens of such a list have expired, so that nothing refers to it.
+    """
+    newer = _TABLE.alias()
+    followed = sql_exists().where(newer.c.id > _TABLE.c.id, newer.c.created_at < now - _NO_MORE_TOKENS)
+    live = sql_exists().where(_ACTIONS.c.status_list == _TABLE.c.id, _ACTIONS.c.expires_at > now - LEEWAY)
+    due = connection.scalars(select(_TABLE.c.id).where(followed, ~live).limit(most)).all()
+    if not due:
+        return 0
+    return connection.execute(delete(_TABLE).where(_TABLE.c.id.in_(due))).rowcount
 
 
 def encode(ended: Iterable[int]) -> str:

@@ -2,11 +2,17 @@
 
 import time
 import zlib
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import update
 
+from authserver import upkeep
+from authserver.app import build
+from authserver.schema import Action, StatusListBlock, table_of
+from authserver.services import open_services
 from authserver.tokens.status_lists import CAPACITY, encode
 from tests.conformance.tokens import JWT_SPIFFE, claims_of, decoded, header_of, token_of, verified
 from tests.world import World
@@ -191,3 +197,110 @@ def test_a_list_that_does_not_exist_is_not_found(shared_world: World, list_id: s
     answer = shared_world.client.get(f"/oauth/status/{list_id}")
     assert answer.status_code == 404
     assert answer.json()["error"] == "not_found"
+
+
+# --- §8.1, RFC 9110 §13: who has it already ---------------------------------------------------------------------------
+
+
+def again(world: World, token: str, etag: str) -> httpx.Response:
+    """The list, for somebody who has one with that tag."""
+    return world.client.get(place_of(token)["uri"], headers={"If-None-Match": etag})
+
+
+def test_who_has_the_list_is_told_that_it_still_counts(sqlite_world: World) -> None:
+    """RFC 9110 §13.1.2 and §15.4.5: 304 without a body, with what says how long it may be kept."""
+    token = token_of(sqlite_world)
+    first = fetch(sqlite_world, token)
+    same = again(sqlite_world, token, first.headers["etag"])
+    assert (same.status_code, same.content) == (304, b"")
+    assert same.headers["etag"] == first.headers["etag"]
+    assert same.headers["cache-control"] == first.headers["cache-control"]
+    assert again(sqlite_world, token, 'W/"another"').status_code == 200
+
+
+def test_a_bit_that_changes_changes_the_tag_at_once(world: World) -> None:
+    grant = world.granted().grant
+    token = token_of(world, grant)
+    etag = fetch(world, token).headers["etag"]
+    revoke(world, token)
+    time.sleep(0.25)  # a list may be that old
+    changed = again(world, token, etag)
+    assert changed.status_code == 200
+    assert changed.headers["etag"] != etag
+    assert is_set(world, token)
+
+
+def test_a_list_is_signed_anew_long_before_it_ends(sqlite_world: World) -> None:
+    """§5.1: a copy that is confirmed again and again never reaches its `exp`."""
+    token = token_of(sqlite_world)
+    first = fetch(sqlite_world, token)
+    sqlite_world.clock.advance(seconds=5)
+    time.sleep(0.25)
+    second = again(sqlite_world, token, first.headers["etag"])
+    assert second.status_code == 200
+    assert claims_of(second.text)["exp"] == claims_of(first.text)["exp"] + 5
+
+
+def test_all_processes_give_a_list_the_same_tag(world: World) -> None:
+    """A cache, or a resource server, that meets another process each time is still told 304."""
+    token = token_of(world)
+    path = place_of(token)["uri"].removeprefix(world.issuer)
+    other = build(open_services(world.services.settings, world.clock)).test_client()
+    assert other.get(path).headers["ETag"] == fetch(world, token).headers["etag"]
+    assert other.get(path, headers={"If-None-Match": fetch(world, token).headers["etag"]}).status_code == 304
+
+
+# --- §11.4 of draft-21, contract §7: lists retire ---------------------------------------------------------------------
+
+
+def full(world: World) -> None:
+    """Fill the newest list, so that the next block is of a new one."""
+    table = table_of(StatusListBlock)
+    world.services.database.write(lambda c: c.execute(update(table).values(next_index=CAPACITY)))
+
+
+def test_a_list_retires_when_none_of_its_tokens_can_be_accepted(world: World) -> None:
+    grant = world.granted().grant
+    old = token_of(world, grant)
+    full(world)
+    world.clock.advance(minutes=61)  # what the process had left of its block is not used any more
+    new = token_of(world, grant)
+    assert place_of(new)["uri"] != place_of(old)["uri"]
+    world.clock.advance(minutes=170)
+    assert upkeep.tidy(world.services, world.clock.now()).status_lists == 0
+    assert fetch(world, old).status_code == 200
+    world.clock.advance(minutes=11)
+    last = token_of(world, grant)
+    assert upkeep.tidy(world.services, world.clock.now()).status_lists == 1
+    time.sleep(0.25)
+    assert fetch(world, old).status_code == 404
+    assert fetch(world, last).status_code == 200
+    assert not is_set(world, last)
+
+
+def test_a_list_with_a_token_that_lives_does_not_retire(world: World) -> None:
+    grant = world.granted().grant
+    token_of(world, grant)
+    full(world)
+    world.clock.advance(minutes=61)
+    token_of(world, grant)
+    live = token_of(world, grant)
+    world.clock.advance(hours=4)
+    table = table_of(Action)
+    jti = claims_of(live)["jti"]
+    world.services.database.write(
+        lambda c: c.execute(
+            update(table)
+            .where(table.c.id == jti)
+            .values(status_list=1, expires_at=world.clock.now() + timedelta(seconds=60))
+        )
+    )
+    assert upkeep.tidy(world.services, world.clock.now()).status_lists == 0
+    assert fetch(world, live).status_code == 200
+
+
+def test_the_newest_list_never_retires(sqlite_world: World) -> None:
+    token = token_of(sqlite_world)
+    sqlite_world.clock.advance(days=30)
+    assert upkeep.tidy(sqlite_world.services, sqlite_world.clock.now()).status_lists == 0
+    assert fetch(sqlite_world, token).status_code == 200

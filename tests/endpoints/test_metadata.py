@@ -100,3 +100,15 @@ def test_an_unknown_path_and_a_wrong_method_are_json(world: World) -> None:
     answer = world.client.get("/oauth/token")
     assert answer.status_code == 405
     assert answer.json()["error"] == "invalid_request"
+
+
+def test_resource_servers_learn_which_tokens_are_for_one_use_and_what_contains_what(
+    sqlite_world: World,
+) -> None:
+    """Ours, beyond RFC 8414 (docs/decisions/0006): the catalogue and the data types as they are configured."""
+    document = sqlite_world.client.get("/.well-known/oauth-authorization-server").json()
+    assert "payment.finalize" in document["redeemed_actions_supported"]
+    assert not {"catalog.search", "order.checkout"} & set(document["redeemed_actions_supported"])
+    assert document["datatypes_supported"]["contact"] == ["email", "phone"]
+    assert document["datatypes_supported"]["email"] == []
+    assert {"contact", "email", "phone", "name"} < set(document["datatypes_supported"]["profile"])

@@ -38,7 +38,7 @@ def test_S13_a_delegation_that_says_nothing_of_data_gives_none(sqlite_world: Wor
 def test_S13_a_resource_server_shows_what_the_token_names_and_no_more(world: World) -> None:
     grant = world.granted(actions=["profile.read"], datatypes=["contact", "name"]).grant
     token = verified(world, agent_of(world).exchange(grant, reading(world, "email", "name")))
-    assert token.only_granted(RECORD) == {"email": "ada@example.org", "name": "Ada"}
+    assert token.expose(RECORD) == {"email": "ada@example.org", "name": "Ada"}
     token.require("profile.read", datatypes=["email"])
     with pytest.raises(NotAllowed):
         token.require("profile.read", datatypes=["birth_date"])

@@ -20,7 +20,6 @@ REFUSALS = (
     "(datatypes)",
     "the subject_token is not acceptable",
     "access_denied",
-    "the order is paid",
     "the token was redeemed before",
     "the token is for another place",
     "€38.10 is due, and the token is for €10.00",

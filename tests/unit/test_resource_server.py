@@ -1,120 +1,39 @@
 """What a resource server installs, against an issuer that is a real HTTP server of the test's own."""
 
 import json
-import threading
+import re
 from collections.abc import Iterator
-from dataclasses import FrozenInstanceError, dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
-from joserfc.jwk import ECKey
 
 from authserver import jose
 from authserver.errors import Violation
 from authserver.resource_server import (
     ActionToken,
     Actor,
+    Country,
     InvalidToken,
     IssuerUnavailable,
+    Merchant,
+    MerchantCategory,
+    Money,
     NotAllowed,
+    Presented,
     ProofRequired,
     TokenMissing,
     Verifier,
-    bearer_token,
+    metadata_document,
+    metadata_url,
 )
-from authserver.values import MerchantCategory, Money
-from tests.fakes import SettableClock
-
-SHOP = "https://shop.example/api"
-
-
-def new_key() -> jose.SigningKey:
-    key = ECKey.generate_key("P-256")
-    return jose.SigningKey(key.thumbprint(), key)
-
-
-@dataclass
-class FakeIssuer:
-    """Publishes metadata and keys, and counts how often the keys are asked for."""
-
-    key: jose.SigningKey = field(default_factory=new_key)
-    clock: SettableClock = field(default_factory=SettableClock)
-    url: str = ""
-    published: list[jose.SigningKey] = field(default_factory=list)
-    is_up: bool = True
-    fetches: int = 0
-
-    def verifier(self) -> Verifier:
-        return Verifier(self.url, SHOP, clock=self.clock)
-
-    def token(self, *, typ: str = "at+jwt", key: jose.SigningKey | None = None, **changes: Any) -> str:
-        now = int(self.clock.now().timestamp())
-        claims: dict[str, Any] = {
-            "iss": self.url,
-            "sub": "ada-at-the-shop",
-            "aud": SHOP,
-            "client_id": "basket-helper",
-            "act": {"iss": "spiffe://example.org", "sub": "spiffe://example.org/agent/basket-helper"},
-            "iat": now,
-            "exp": now + 120,
-            "jti": "action-1",
-            "grant_id": "grant-at-the-shop",
-            "authorization_details": [details()],
-        }
-        said = {name: value for name, value in (claims | changes).items() if value is not None}
-        return jose.sign(said, key=key or self.key, typ=typ)
-
-    def answer(self, path: str) -> dict[str, Any] | None:
-        if not self.is_up:
-            return None
-        if path == "/.well-known/oauth-authorization-server":
-            endpoints = {name: f"{self.url}/{name}" for name in ("token_endpoint", "introspection_endpoint")}
-            return {"issuer": self.url, "jwks_uri": f"{self.url}/jwks"} | endpoints
-        self.fetches += 1
-        return {
-            "keys": [
-                {**key.key.as_dict(private=False), "kid": key.kid, "use": "sig"} for key in self.published
-            ]
-        }
-
-
-def details(**changes: Any) -> dict[str, Any]:
-    said = {
-        "type": "agent_action",
-        "actions": ["payment.finalize"],
-        "locations": [SHOP],
-        "amount": {"currency": "EUR", "value": "42.50"},
-        "merchant": {"id": "m_123", "category": "5411", "country": "NL", "name": "Example Foods"},
-        "datatypes": ["shipping_address"],
-        "reference": "order-1",
-    } | changes
-    return {name: value for name, value in said.items() if value is not None}
+from tests.issuer import LIST, SEARCH, SHOP, FakeIssuer, details, new_key, running_issuer
 
 
 @pytest.fixture
 def issuer() -> Iterator[FakeIssuer]:
-    fake = FakeIssuer()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            answer = fake.answer(self.path)
-            self.send_response(200 if answer is not None else 503)
-            self.end_headers()
-            self.wfile.write(json.dumps(answer).encode())
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    fake.url = f"http://127.0.0.1:{server.server_port}"
-    fake.published.append(fake.key)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield fake
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running_issuer() as fake:
+        yield fake
 
 
 def test_a_good_token_is_read_into_typed_values_that_cannot_be_changed(issuer: FakeIssuer) -> None:
@@ -138,8 +57,10 @@ def test_verifying_needs_no_network_once_the_keys_are_known(issuer: FakeIssuer) 
     verifier = issuer.verifier()
     verifier.verify(issuer.token())
     issuer.is_up = False
-    assert verifier.verify(issuer.token(jti="action-2")).jti == "action-2"
-    assert issuer.fetches == 1
+    for number in range(20):
+        assert verifier.verify(issuer.token(jti=f"action-{number}")).jti == f"action-{number}"
+    assert issuer.fetches(LIST) == 1
+    assert issuer.fetches("/jwks") == 1
 
 
 @pytest.mark.parametrize(
@@ -209,7 +130,7 @@ def test_A44_unknown_kids_cause_one_fetch_in_ten_seconds_at_most(issuer: FakeIss
     for _ in range(20):
         with pytest.raises(InvalidToken, match=r"jws\.unknown_kid"):
             verifier.verify(issuer.token(key=new_key()))
-    assert issuer.fetches == 2
+    assert issuer.fetches("/jwks") == 2
     verifier.verify(issuer.token(jti="another"))
 
 
@@ -233,13 +154,14 @@ def test_A47_a_key_that_was_taken_back_counts_for_five_minutes_at_most(issuer: F
 
 def test_F08_known_keys_serve_for_an_hour_while_the_issuer_is_away(issuer: FakeIssuer) -> None:
     verifier = issuer.verifier()
-    verifier.verify(issuer.token())
+    search = {"authorization_details": [SEARCH]}  # what fails closed is told of in the tests of A104
+    verifier.verify(issuer.token(**search))
     issuer.is_up = False
     issuer.clock.advance(minutes=60)
-    verifier.verify(issuer.token())
+    verifier.verify(issuer.token(**search))
     issuer.clock.advance(seconds=11)
     with pytest.raises(IssuerUnavailable):
-        verifier.verify(issuer.token())
+        verifier.verify(issuer.token(**search))
 
 
 def test_metadata_that_names_another_issuer_is_not_used(issuer: FakeIssuer) -> None:
@@ -284,18 +206,141 @@ def test_A103_a_token_of_another_currency_covers_nothing(token: ActionToken) -> 
 
 def test_of_a_record_only_the_granted_data_are_shown(token: ActionToken) -> None:
     record = {"shipping_address": "1 Canal, Amsterdam", "email": "ada@example.org"}
-    assert token.only_granted(record) == {"shipping_address": "1 Canal, Amsterdam"}
+    assert token.expose(record) == {"shipping_address": "1 Canal, Amsterdam"}
 
 
-@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic abc"])
-def test_a_request_without_a_token_is_told_the_scheme(header: str | None) -> None:
+def presented(authorization: list[str], proofs: list[str] | None = None) -> Presented:
+    return Presented.parse(authorization, proofs or [], method="GET", url=f"{SHOP}/products")
+
+
+@pytest.mark.parametrize(
+    "headers", [[], [""], ["Bearer"], ["Bearer "], ["DPoP "], ["Basic abc"], ["Bearerabc"]]
+)
+def test_a_request_without_a_token_is_told_both_schemes_and_no_error(headers: list[str]) -> None:
     with pytest.raises(TokenMissing) as refused:
-        bearer_token(header)
-    assert (refused.value.status, refused.value.challenge) == (401, "Bearer")
+        presented(headers)
+    assert refused.value.status == 401
+    assert refused.value.challenge == 'Bearer, DPoP algs="ES256 ES384 ES512 RS256 PS256"'
 
 
 def test_the_token_is_read_from_its_header() -> None:
-    assert bearer_token("Bearer abc.def.ghi") == "abc.def.ghi"
-    assert bearer_token("bearer abc.def.ghi") == "abc.def.ghi"
-    with pytest.raises(ProofRequired):
-        bearer_token("DPoP abc.def.ghi")
+    for header in ("Bearer abc.def.ghi", "bearer abc.def.ghi", "BEARER  abc.def.ghi "):
+        assert (presented([header]).scheme, presented([header]).token) == ("Bearer", "abc.def.ghi")
+    bound = presented(["dpop abc.def.ghi"], ["proof"])
+    assert (bound.scheme, bound.token, bound.proof) == ("DPoP", "abc.def.ghi", "proof")
+
+
+def test_a_request_has_one_token_and_says_nothing_of_it(issuer: FakeIssuer) -> None:
+    with pytest.raises(InvalidToken, match=r"token\.several"):
+        presented(["Bearer abc.def.ghi", "Bearer abc.def.ghi"])
+    token = issuer.token()
+    assert token not in repr(presented([f"DPoP {token}"], [token]))
+    assert token not in repr(issuer.verifier().verify(token))
+
+
+# --- what would do --------------------------------------------------------------------------------------------------
+
+
+def test_a_refusal_names_the_details_that_would_do(token: ActionToken) -> None:
+    with pytest.raises(NotAllowed) as refused:
+        token.require("payment.finalize", amount=Money("EUR", 9900), reference="order-2", datatypes=["email"])
+    wanted = {
+        "type": "agent_action",
+        "actions": ["payment.finalize"],
+        "locations": [SHOP],
+        "amount": {"currency": "EUR", "value": "99.00"},
+        "datatypes": ["email"],
+        "reference": "order-2",
+    }
+    assert refused.value.to_json()["authorization_details"] == [wanted]
+    # The header says the same: a quoted string (RFC 9110 §5.6.4) of JSON in ASCII.
+    quoted = re.search(r'authorization_details="((?:[^"\\]|\\.)*)"', refused.value.challenge)
+    assert quoted is not None
+    assert json.loads(re.sub(r"\\(.)", r"\1", quoted[1])) == [wanted]
+    assert refused.value.challenge.isascii()
+
+
+def test_a_header_of_a_refusal_can_be_put_into_no_pieces(token: ActionToken) -> None:
+    nasty = Merchant(name='Ad"a, DPoP error="x\\', id="m_1")
+    with pytest.raises(NotAllowed) as refused:
+        token.require("payment.finalize", merchant=nasty)
+    outside = re.sub(r'"(?:[^"\\]|\\.)*"', '""', refused.value.challenge)
+    assert outside == 'Bearer error="", error_description="", authorization_details=""'
+
+
+@pytest.mark.parametrize(
+    ("merchant", "violations"),
+    [
+        (Merchant(id="m_123"), []),
+        (Merchant("m_123", MerchantCategory("5411"), Country("NL"), "Another name"), []),
+        (Merchant(id="m_124"), [Violation("merchant.id", "m_124", "m_123")]),
+        (
+            Merchant(category=MerchantCategory("5813"), country=Country("BE")),
+            [Violation("merchant.category", "5813", "5411"), Violation("merchant.country", "BE", "NL")],
+        ),
+    ],
+)
+def test_A103_a_token_for_another_seller_is_refused(
+    token: ActionToken, merchant: Merchant, violations: list[Violation]
+) -> None:
+    if not violations:
+        token.require("payment.finalize", merchant=merchant)
+        return
+    with pytest.raises(NotAllowed) as refused:
+        token.require("payment.finalize", merchant=merchant)
+    assert list(refused.value.violations) == violations
+
+
+def test_A103_a_seller_that_the_token_does_not_name_is_refused(issuer: FakeIssuer) -> None:
+    nobody = issuer.verifier().verify(issuer.token(authorization_details=[details(merchant=None)]))
+    with pytest.raises(NotAllowed):
+        nobody.require("payment.finalize", merchant=Merchant(id="m_123"))
+
+
+# --- whose metadata -------------------------------------------------------------------------------------------------
+
+
+def test_the_metadata_of_a_resource_server_say_where_its_tokens_come_from() -> None:
+    """RFC 9728 §2 and §3.1."""
+    assert (
+        metadata_url("https://shop.example/api")
+        == "https://shop.example/.well-known/oauth-protected-resource/api"
+    )
+    assert metadata_url("https://shop.example") == "https://shop.example/.well-known/oauth-protected-resource"
+    document = metadata_document("https://auth.example", SHOP, "Example Foods")
+    assert document["resource"] == SHOP
+    assert document["authorization_servers"] == ["https://auth.example"]
+    assert document["bearer_methods_supported"] == ["header"]
+    assert document["resource_name"] == "Example Foods"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"datatypes_supported": []},
+        {"datatypes_supported": {"contact": "email"}},
+        {"redeemed_actions_supported": "payment.finalize"},
+        {"redeemed_actions_supported": [1]},
+    ],
+)
+def test_metadata_of_another_form_are_not_used(issuer: FakeIssuer, changes: dict[str, Any]) -> None:
+    issuer.metadata |= changes
+    with pytest.raises(IssuerUnavailable):
+        issuer.verifier().verify(issuer.token())
+
+
+def test_what_the_issuer_says_of_itself_is_read_anew_with_its_keys(issuer: FakeIssuer) -> None:
+    verifier, contact = issuer.verifier(), {"authorization_details": [details(datatypes=["contact"])]}
+    assert "phone" in verifier.verify(issuer.token(**contact)).visible
+    issuer.metadata = {"datatypes_supported": {"contact": ["email"], "email": []}}
+    issuer.clock.advance(minutes=5, seconds=1)
+    assert verifier.verify(issuer.token(jti="later", **contact)).visible == {"contact", "email"}
+    issuer.metadata = {"issuer": "https://other.example"}
+    issuer.clock.advance(minutes=5, seconds=1)
+    assert verifier.verify(issuer.token(jti="last", **contact)).visible == {"contact", "email"}
+
+
+def test_data_types_can_be_said_here(issuer: FakeIssuer) -> None:
+    verifier = issuer.verifier(datatypes={"contact": ("fax",)})
+    token = verifier.verify(issuer.token(authorization_details=[details(datatypes=["contact"])]))
+    assert token.visible == {"contact", "fax"}

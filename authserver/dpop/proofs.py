@@ -1,12 +1,13 @@
-"""DPoP proofs (RFC 9449) at this server's endpoints, with nonces that all processes share without storing them."""
+"""A DPoP proof, checked against the request that it came with (RFC 9449 §4.3)."""
 
 import hashlib
 import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from authserver import jose
+from authserver.dpop.nonces import Nonces
 from authserver.errors import Refusal
 
 ALGORITHMS = ("ES256", "ES384", "ES512", "RS256", "PS256")
@@ -23,39 +24,20 @@ class Proof:
     forget_at: datetime
 
 
-class Nonces:
-    """Server nonces (RFC 9449 §8): the time they were made, under a key that all processes share."""
+def read_proof(
+    unverified: str,
+    *,
+    method: str,
+    url: str,
+    now: datetime,
+    nonces: Nonces | None,
+    access_token: str | None = None,
+) -> Proof:
+    """Check a `DPoP` header against RFC 9449 §4.3, for a request of `method` to `url`.
 
-    def __init__(self, secret: bytes, lifetime: timedelta) -> None:
-        self._secret, self._lifetime = secret, lifetime
-
-    def make(self, now: datetime) -> str:
-        """A nonce that is good for the configured lifetime."""
-        made = int(now.timestamp()).to_bytes(8, "big")
-        return urlsafe_b64encode(made + self._tag(made)).decode()
-
-    def is_good(self, unverified: object, now: datetime) -> bool:
-        """Whether this server made the nonce, not too long ago."""
-        if not isinstance(unverified, str) or len(unverified) != 32:
-            return False
-        try:
-            raw = urlsafe_b64decode(unverified.encode("ascii"))
-        except ValueError:
-            return False
-        made, tag = raw[:8], raw[8:]
-        if not hmac.compare_digest(tag, self._tag(made)):
-            return False
-        age = now.timestamp() - int.from_bytes(made, "big")
-        return -_LEEWAY.total_seconds() <= age <= self._lifetime.total_seconds()
-
-    def _tag(self, made: bytes) -> bytes:
-        return hmac.digest(self._secret, made, hashlib.sha256)[:16]
-
-
-def read_proof(unverified: str, *, method: str, url: str, now: datetime, nonces: Nonces | None) -> Proof:
-    """Check a `DPoP` header against RFC 9449 §4.3, for a request of `method` to `url` that carries no access token.
-
-    `nonces` is None where none are asked for. The caller remembers `jti` until `forget_at` (§11.1).
+    `url` is compared letter by letter, without query and fragment. `nonces` is None where none are asked for.
+    `access_token` is the token that the request carries, if any: the proof must then be for it (`ath`), and the caller
+    holds `jkt` against the token's `cnf`. The caller remembers `jti` until `forget_at` (§11.1).
     Raises `Refusal` with `invalid_dpop_proof`, or `use_dpop_nonce` and a fresh nonce in its header.
     """
     try:
@@ -72,9 +54,17 @@ def read_proof(unverified: str, *, method: str, url: str, now: datetime, nonces:
         raise _refused("dpop.htm_htu")
     if not now - _LIFE <= issued_at <= now + _LEEWAY:
         raise _refused("dpop.iat")
+    if access_token is not None and not _is_for(token.claims.get("ath"), access_token):
+        raise _refused("dpop.ath")
     if nonces is not None and not nonces.is_good(token.claims.get("nonce"), now):
         raise _nonce_due(nonces, now)
     return Proof(jkt, jti, issued_at + _LIFE + _LEEWAY)
+
+
+def token_hash(access_token: str) -> str:
+    """The `ath` of a token (RFC 9449 §4.2): base64url of its SHA-256."""
+    digest = hashlib.sha256(access_token.encode("ascii")).digest()
+    return urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
 
 
 def _verified_thumbprint(token: jose.UnverifiedToken) -> str:
@@ -83,6 +73,14 @@ def _verified_thumbprint(token: jose.UnverifiedToken) -> str:
     key = jose.public_key(token.header.jwk)
     jose.verify_with(token, key)
     return key.identity
+
+
+def _is_for(unverified: object, access_token: str) -> bool:
+    return (
+        isinstance(unverified, str)
+        and access_token.isascii()
+        and hmac.compare_digest(unverified.encode("utf-8", "replace"), token_hash(access_token).encode())
+    )
 
 
 def _same_url(unverified: object, url: str) -> bool:

@@ -1,0 +1,93 @@
+"""Handlers of Flask that take action tokens.
+
+shop = protect(app, ResourceServer("https://auth.example", "https://shop.example/api", client_id, client_secret))
+
+@app.get("/api/products")
+@shop.require_action("catalog.search")
+def search(): ...
+"""
+
+from collections.abc import Callable, Collection
+from functools import wraps
+from typing import ParamSpec, TypeVar
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, after_this_request, g, request
+
+from authserver.discovery import IssuerUnavailable
+from authserver.resource_server.action_token import ActionToken, Merchant
+from authserver.resource_server.guarding import Admission, Answer, Given, Redeem, ResourceServer, Rule
+from authserver.resource_server.rejections import TokenRejected
+from authserver.resource_server.settlement import Redemption
+from authserver.resource_server.wsgi import incoming
+from authserver.values import Money
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+
+def protect(app: Flask, server: ResourceServer) -> "Protection":
+    """Publish the metadata of this resource server, and answer what is refused as the standards have it."""
+    path = urlsplit(server.metadata_url).path
+    app.add_url_rule(path, "oauth_protected_resource", lambda: _response(server.metadata()))
+    app.register_error_handler(TokenRejected, lambda error: _response(server.answer_to(error)))
+    app.register_error_handler(IssuerUnavailable, lambda error: _response(server.answer_to(error)))
+    return Protection(server)
+
+
+class Protection:
+    """The rules of an application's handlers, and what the handler that runs now was let in with."""
+
+    def __init__(self, server: ResourceServer) -> None:
+        self.server = server
+
+    def require_action(
+        self,
+        action: str,
+        *,
+        amount: Given[Money] = None,
+        merchant: Given[Merchant] = None,
+        reference: Given[str] = None,
+        datatypes: Collection[str] = (),
+        redeem: Redeem = "capture",
+    ) -> Callable[[Callable[P, Result]], Callable[P, Result]]:
+        """Run the handler only for a token that is for just this; see `Rule`. Stands below `@app.get(…)`.
+
+        Values that depend on the request are functions of the handler's arguments, by their names.
+        """
+        rule = Rule(action, amount, merchant, reference, datatypes, redeem)
+
+        def decorate(handler: Callable[P, Result]) -> Callable[P, Result]:
+            @wraps(handler)
+            def guarded(*positional: P.args, **named: P.kwargs) -> Result:
+                g.admission = self.server.admit(incoming(request.environ), rule, named)
+                if self.token.jkt is not None:
+                    after_this_request(self._with_nonce)
+                return handler(*positional, **named)
+
+            return guarded
+
+        return decorate
+
+    @property
+    def token(self) -> ActionToken:
+        """The token that the running handler was let in with."""
+        return self._admission.token
+
+    @property
+    def redemption(self) -> Redemption | None:
+        """What the token was used up for, where it is for one use."""
+        return self._admission.redemption
+
+    @property
+    def _admission(self) -> Admission:
+        admission: Admission = g.admission
+        return admission
+
+    def _with_nonce(self, response: Response) -> Response:
+        response.headers["DPoP-Nonce"] = self.server.verifier.next_nonce()
+        return response
+
+
+def _response(answer: Answer) -> Response:
+    return Response(answer.body, answer.status, dict(answer.headers))

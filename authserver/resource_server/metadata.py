@@ -1,0 +1,23 @@
+"""What a resource server says of itself (RFC 9728), so that agents find the server that its tokens come from."""
+
+from urllib.parse import urlsplit
+
+from authserver import dpop
+
+
+def metadata_url(identifier: str) -> str:
+    """Where the metadata of a resource server is: the well-known part stands before the identifier's path (§3.1)."""
+    parts = urlsplit(identifier)
+    return f"{parts.scheme}://{parts.netloc}/.well-known/oauth-protected-resource{parts.path.rstrip('/')}"
+
+
+def metadata_document(issuer: str, identifier: str, name: str | None = None) -> dict[str, object]:
+    """The metadata (§2): one authorization server, tokens in the header alone, DPoP where a token is bound."""
+    document: dict[str, object] = {
+        "resource": identifier,
+        "authorization_servers": [issuer],
+        "bearer_methods_supported": ["header"],
+        "authorization_details_types_supported": ["agent_action"],
+        "dpop_signing_alg_values_supported": list(dpop.ALGORITHMS),
+    }
+    return document | ({} if name is None else {"resource_name": name})
