@@ -155,8 +155,13 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
-    log.error("request.failed", error=type(error).__name__, path=request.path, exc_info=error)
+    log.error("request.failed", error=type(error).__name__, path=_pattern(), exc_info=error)
     return _refused(Refusal("server_error", "the server failed; this was recorded", status=500))
+
+
+def _pattern() -> str:
+    # An enrolment link's path is a secret; what it is an instance of is none.
+    return str(request.url_rule) if request.url_rule else request.path
 
 
 def _schema_is_current(database: Database) -> None:

@@ -15,6 +15,7 @@ from authserver.config import ConfigurationError, Settings
 from authserver.db import Database
 from authserver.delegations.stored_details import StoredDetails
 from authserver.dpop import Nonces
+from authserver.openid_provider import OpenIdProvider
 from authserver.policy.catalogue import CatalogueError, parse_catalogue
 from authserver.policy.reading import Vocabulary
 from authserver.tokens import action_tokens, grants
@@ -49,6 +50,7 @@ class Services:
     authorization_codes: AuthorizationCodes
     status_indexes: StatusIndexes
     approvals_secret: bytes = field(repr=False)
+    upstream: OpenIdProvider | None
 
     @property
     def issuer(self) -> str:
@@ -133,6 +135,7 @@ def open_services(settings: Settings, clock: Clock, database: Database | None = 
         authorization_codes=AuthorizationCodes(code_secret),
         status_indexes=StatusIndexes(database, clock),
         approvals_secret=approvals_secret,
+        upstream=OpenIdProvider.of(settings.upstream, issuer),
     )
 
 
