@@ -31,7 +31,7 @@ from authserver.logs import configure_logging
 from authserver.migration import is_current
 from authserver.pages import answers
 from authserver.pages.signed_in import visitor
-from authserver.services import Services, open_database, open_services
+from authserver.services import Services, load_policies, open_database, open_services
 
 log = structlog.get_logger()
 Answer = Callable[..., Response]
@@ -52,7 +52,8 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
 
 
 def build(services: Services) -> Flask:
-    """The application around services that are open already."""
+    """The application around services that are open already. Raises `ConfigurationError` where a policy is broken."""
+    load_policies(services)
     app = Flask("authserver", static_folder=None)
     app.extensions["authserver"] = services
     services.trust_domains.warm_up(services.clock.now())

@@ -146,6 +146,12 @@ class CatalogueSettings(_Section):
     country_groups_file: Path = SHIPPED / "country-groups.toml"
 
 
+class PoliciesSettings(_Section):
+    """What the organisation allows, whatever its users delegate."""
+
+    directory: Path = SHIPPED / "policies"
+
+
 class DelegationsSettings(_Section):
     """Bounds of what a user may delegate."""
 
@@ -323,6 +329,7 @@ class Settings(BaseSettings):
     database: DatabaseSettings
     keys: KeysSettings = KeysSettings()
     catalogue: CatalogueSettings = CatalogueSettings()
+    policies: PoliciesSettings = PoliciesSettings()
     delegations: DelegationsSettings = DelegationsSettings()
     authorization: AuthorizationSettings = AuthorizationSettings()
     ledger: LedgerSettings = LedgerSettings()
@@ -490,6 +497,7 @@ def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
         "keys": _absolute(settings.keys, base),
         "catalogue": _absolute(settings.catalogue, base),
         "upstream": _absolute(settings.upstream, base),
+        "policies": _absolute(settings.policies, base),
         "trust_domains": tuple(_absolute(domain, base) for domain in settings.trust_domains),
         "database": settings.database.model_copy(update={"url": _absolute_url(settings.database.url, base)}),
     }
