@@ -43,6 +43,13 @@ class Person:
         chosen = {name: [value] for name, value in choices.items()}
         return self._sent(self._http.post(page.path, data={**page.form, **chosen, "decision": ["allow"]}))
 
+    def approves(self, url: str) -> str:
+        """Open the page of what an agent waits for, and press “Approve”; gives the sentence that stands at its top."""
+        page = self._http.get(url)
+        form = _Form(page)
+        self._sent(self._http.post(url, data={**form.fields, "answer": ["approve"]}))
+        return form.heading
+
     def stops(self, grant_id: str) -> None:
         """Press the button that ends an agent's delegation."""
         page = self._http.get(f"/delegations/{grant_id}")
@@ -68,7 +75,7 @@ class _Form(HTMLParser):
         if not page.is_success:
             raise UnexpectedPage(f"{page.request.method} {page.request.url}\n{page.text}")
         self.fields: dict[str, list[str]] = {}
-        self.sentence, self._leading = "", False
+        self.sentence, self.heading, self._leading, self._heading = "", "", False, False
         self.feed(page.text)
 
     @classmethod
@@ -80,6 +87,7 @@ class _Form(HTMLParser):
         """A field, or the beginning of the sentence."""
         said = dict(attributes)
         self._leading = tag == "p" and said.get("class") == "lead"
+        self._heading = tag == "h1"
         name, kind = said.get("name"), said.get("type")
         if tag != "input" or name is None:
             return
@@ -91,9 +99,11 @@ class _Form(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         """The end of the sentence."""
-        self._leading = False
+        self._leading = self._heading = False
 
     def handle_data(self, data: str) -> None:
         """Its words."""
         if self._leading:
             self.sentence += data
+        if self._heading:
+            self.heading += data
