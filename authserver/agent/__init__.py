@@ -8,7 +8,7 @@
 Needs httpx, and neither Flask nor SQLAlchemy.
 """
 
-from authserver.agent.client import AgentClient, ExchangeRefused, IssuedToken, Waiting
+from authserver.agent.client import AgentClient, ExchangeRefused, HandedOn, IssuedToken, Waiting
 from authserver.discovery import IssuerUnavailable
 
-__all__ = ["AgentClient", "ExchangeRefused", "IssuedToken", "IssuerUnavailable", "Waiting"]
+__all__ = ["AgentClient", "ExchangeRefused", "HandedOn", "IssuedToken", "IssuerUnavailable", "Waiting"]

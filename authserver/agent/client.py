@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import httpx
 
@@ -15,6 +16,8 @@ _DEFERRED = "urn:ietf:params:oauth:grant-type:deferred"
 _PENDING = "authorization_pending"
 _GRANT = "urn:authserver:token-type:delegation-grant"
 _JWT = "urn:ietf:params:oauth:token-type:jwt"
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,19 @@ class IssuedToken:
     expires_in: int
     action_id: str
     action: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOn:
+    """A delegation grant for another agent, worthless without that agent's own assertion; `grant_id` names it.
+
+    `details` is the `agent_delegation` as granted, `expires_in` is in seconds from its receipt.
+    """
+
+    grant: str = field(repr=False)
+    grant_id: str
+    expires_in: int
+    details: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +105,26 @@ class AgentClient:
         Raises `ExchangeRefused`, and `IssuerUnavailable` where there is no answer that can be read.
         """
         form = self._form(grant, action_details, resource=resource, task_id=task_id)
-        status, body = self._post(form, idempotency_key)
-        return _read(status, body)
+        return _read(*self._post(form, idempotency_key), _issued)
+
+    def hand_on(
+        self,
+        grant: str,
+        to: str,
+        delegation_details: Mapping[str, object],
+        *,
+        idempotency_key: str | None = None,
+        task_id: str | None = None,
+    ) -> HandedOn:
+        """A part of what `grant` allows, for the agent `to`: its client id, or its workload's subject (contract §9).
+
+        `delegation_details` is an `agent_delegation` that is no broader in any member; with `task_id` it is for that
+        one task, and ends with it. Raises as `exchange` does; the violations name every member that is broader.
+        """
+        form = self._form(
+            grant, delegation_details, requested_token_type=_GRANT, requested_actor=to, task_id=task_id
+        )
+        return _read(*self._post(form, idempotency_key), _handed_on)
 
     def ask(
         self,
@@ -106,7 +140,7 @@ class AgentClient:
             grant, action_details, resource=resource, task_id=task_id, completion_mode="deferred"
         )
         status, body = self._post(form, idempotency_key)
-        return _waiting(body) if body.get("error") == _PENDING else _read(status, body)
+        return _waiting(body) if body.get("error") == _PENDING else _read(status, body, _issued)
 
     def collect(self, waiting: Waiting, *, sleep: Callable[[float], None] = time.sleep) -> IssuedToken:
         """Wait until somebody has approved, and get the token; the same again where its answer was lost.
@@ -123,21 +157,19 @@ class AgentClient:
             }
             status, body = self._post(form, None)
             if body.get("error") not in (_PENDING, "slow_down"):
-                return _read(status, body)
+                return _read(status, body, _issued)
             if body["error"] == "slow_down":
                 interval += 5
             sleep(interval)
 
-    def _form(
-        self, grant: str, action_details: Mapping[str, object], **optional: str | None
-    ) -> dict[str, str]:
+    def _form(self, grant: str, details: Mapping[str, object], **optional: str | None) -> dict[str, str]:
         form = {
             "grant_type": _EXCHANGE,
             "subject_token": grant,
             "subject_token_type": _GRANT,
             "actor_token": self._assertion(),
             "actor_token_type": _JWT,
-            "authorization_details": json.dumps([dict(action_details)]),
+            "authorization_details": json.dumps([dict(details)]),
         }
         return form | {name: value for name, value in optional.items() if value is not None}
 
@@ -151,10 +183,12 @@ class AgentClient:
         return answer.status_code, json_object(answer.content, url)
 
 
-def _read(status: int, body: Mapping[str, object]) -> IssuedToken:
+def _read(
+    status: int, body: Mapping[str, object], read: Callable[[Mapping[str, object]], _Answer]
+) -> _Answer:
     try:
         if status == 200:
-            return _issued(body)
+            return read(body)
         refused = _refused(body, status)
     except (KeyError, TypeError, ValueError) as error:
         raise IssuerUnavailable(f"the token endpoint answered {status} in no known form") from error
@@ -172,20 +206,33 @@ def _waiting(body: Mapping[str, object]) -> Waiting:
     return Waiting(code, uri, interval, expires_in)
 
 
-def _issued(body: Mapping[str, object]) -> IssuedToken:
+def _expires_in(body: Mapping[str, object]) -> int:
     expires_in = body["expires_in"]
     if type(expires_in) is not int:
         raise TypeError("expires_in")
-    return IssuedToken(
-        access_token=text_in(body, "access_token"),
-        token_type=text_in(body, "token_type"),
-        expires_in=expires_in,
-        action_id=text_in(body, "action_id"),
-        action=_single_action(body),
+    return expires_in
+
+
+def _handed_on(body: Mapping[str, object]) -> HandedOn:
+    return HandedOn(
+        grant=text_in(body, "access_token"),
+        grant_id=text_in(body, "grant_id"),
+        expires_in=_expires_in(body),
+        details=_single_details(body),
     )
 
 
-def _single_action(body: Mapping[str, object]) -> Mapping[str, object]:
+def _issued(body: Mapping[str, object]) -> IssuedToken:
+    return IssuedToken(
+        access_token=text_in(body, "access_token"),
+        token_type=text_in(body, "token_type"),
+        expires_in=_expires_in(body),
+        action_id=text_in(body, "action_id"),
+        action=_single_details(body),
+    )
+
+
+def _single_details(body: Mapping[str, object]) -> Mapping[str, object]:
     details = body["authorization_details"]
     if not isinstance(details, list) or len(details) != 1 or not isinstance(details[0], dict):
         raise TypeError("authorization_details")
