@@ -1170,7 +1170,7 @@ def test_A33_an_access_token_may_be_asked_for(either_world: World) -> None:
 
 @pytest.mark.parametrize(
     "grant_type",
-    ["authorization_code", "client_credentials", "password", "refresh_token", "<a>\r\nX: 1", "%", "é"],
+    ["implicit", "client_credentials", "password", "refresh_token", "<a>\r\nX: 1", "%", "é"],
 )
 def test_another_grant_type_is_refused_without_an_echo(shared_world: World, grant_type: str) -> None:
     with shared_world.nothing_happens("token.unsupported_grant_type"):
