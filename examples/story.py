@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from authserver.agent import AgentClient, ExchangeRefused, IssuedToken
+from authserver.agent import Agent, ExchangeRefused, IssuedToken
 from authserver.errors import Violation
 from authserver.resource_server import Introspection, Settlement, SettlementRefused
 from authserver.values import Money
@@ -49,7 +49,7 @@ class Agent:
     """One of the two agents, with the identity of its workload."""
 
     name: str
-    client: AgentClient
+    client: Agent
     asking: Asking
     shop: httpx.Client
 
