@@ -31,7 +31,7 @@ from authserver.logs import configure_logging
 from authserver.migration import is_current
 from authserver.pages import answers
 from authserver.pages.signed_in import visitor
-from authserver.services import Services, open_database, open_services
+from authserver.services import Services, load_policies, open_database, open_services
 
 log = structlog.get_logger()
 Answer = Callable[..., Response]
@@ -52,7 +52,8 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
 
 
 def build(services: Services) -> Flask:
-    """The application around services that are open already."""
+    """The application around services that are open already. Raises `ConfigurationError` where a policy is broken."""
+    load_policies(services)
     app = Flask("authserver", static_folder=None)
     app.extensions["authserver"] = services
     services.trust_domains.warm_up(services.clock.now())
@@ -155,8 +156,13 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
-    log.error("request.failed", error=type(error).__name__, path=request.path, exc_info=error)
+    log.error("request.failed", error=type(error).__name__, path=_pattern(), exc_info=error)
     return _refused(Refusal("server_error", "the server failed; this was recorded", status=500))
+
+
+def _pattern() -> str:
+    # An enrolment link's path is a secret; what it is an instance of is none.
+    return str(request.url_rule) if request.url_rule else request.path
 
 
 def _schema_is_current(database: Database) -> None:

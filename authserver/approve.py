@@ -7,7 +7,7 @@ from functools import partial
 from sqlalchemy import Connection
 
 from authserver.approvals import records, rules
-from authserver.approvals.approvers import Person, may_answer, person
+from authserver.approvals.approvers import Person, have_agreed, may_answer, person
 from authserver.approvals.asking import Asks
 from authserver.approvals.records import Answer, ApprovalRecord, Said
 from authserver.approvals.rules import Rule
@@ -111,8 +111,9 @@ class _Answering:
 
     def _agree(self, approval: ApprovalRecord, before: list[Answer]) -> ApprovalRecord:
         self._say(approval)
-        agreed = 1 + sum(one.answer == "approve" for one in before)
-        if agreed < approval.required:
+        names = [*(one.user_id for one in before if one.answer == "approve"), self.reply.user_id]
+        agreed = [who for name in names if (who := person(self.connection, name)) is not None]
+        if not have_agreed(approval, agreed, self.now):
             self._event("approval.agreed", approval)
             return approval
         records.answered(self.connection, approval, "approved", self.now)
@@ -154,7 +155,7 @@ class _Answering:
 
 def can_be_lifted(approval: ApprovalRecord) -> bool:
     """Whether the user could choose not to be asked again for this."""
-    asks = Asks(approval.because, approval.approver, approval.escalate_to, timedelta(), approval.required)
+    asks = Asks(approval.because, approval.seats, approval.escalate_to, timedelta())
     return rules.can_lift(asks, stored_action(approval.details))
 
 

@@ -146,6 +146,12 @@ class CatalogueSettings(_Section):
     country_groups_file: Path = SHIPPED / "country-groups.toml"
 
 
+class PoliciesSettings(_Section):
+    """What the organisation allows, whatever its users delegate."""
+
+    directory: Path = SHIPPED / "policies"
+
+
 class DelegationsSettings(_Section):
     """Bounds of what a user may delegate."""
 
@@ -228,6 +234,33 @@ class PagesSettings(_Section):
     proxies: int = Field(default=0, ge=0, le=10)
 
 
+class UpstreamSettings(_Section):
+    """An OpenID provider with which people may sign in; there is one where `issuer` is said."""
+
+    issuer: WebUrl | None = None
+    label: Annotated[str, AfterValidator(_page_name)] = "OpenID Connect"
+    client_id: str = Field(default="", max_length=255)
+    client_secret: SecretStr = SecretStr("")
+    scopes: tuple[str, ...] = ("openid", "email", "profile")
+    username_claim: str = Field(default="email", min_length=1)
+    groups_claim: str | None = None
+    create_users: bool = False
+    allow_private_network: bool = False
+    ca_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.issuer is None:
+            return self
+        if not self.client_id or not self.client_secret.get_secret_value():
+            raise ValueError("issuer takes client_id and client_secret with it")
+        if "openid" not in self.scopes:
+            raise ValueError("scopes: takes openid and what else the claims need")
+        if self.issuer.startswith("http:") and not self.allow_private_network:
+            raise ValueError("an http URL takes allow_private_network = true with it")
+        return self
+
+
 class LogSettings(_Section):
     """What is written while the server runs."""
 
@@ -296,6 +329,7 @@ class Settings(BaseSettings):
     database: DatabaseSettings
     keys: KeysSettings = KeysSettings()
     catalogue: CatalogueSettings = CatalogueSettings()
+    policies: PoliciesSettings = PoliciesSettings()
     delegations: DelegationsSettings = DelegationsSettings()
     authorization: AuthorizationSettings = AuthorizationSettings()
     ledger: LedgerSettings = LedgerSettings()
@@ -303,6 +337,7 @@ class Settings(BaseSettings):
     approvals: ApprovalsSettings = ApprovalsSettings()
     notifications: NotificationsSettings = NotificationsSettings()
     pages: PagesSettings = PagesSettings()
+    upstream: UpstreamSettings = UpstreamSettings()
     log: LogSettings = LogSettings()
     trust_domains: tuple[TrustDomainSettings, ...]
 
@@ -461,6 +496,8 @@ def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
     changes: dict[str, Any] = {
         "keys": _absolute(settings.keys, base),
         "catalogue": _absolute(settings.catalogue, base),
+        "upstream": _absolute(settings.upstream, base),
+        "policies": _absolute(settings.policies, base),
         "trust_domains": tuple(_absolute(domain, base) for domain in settings.trust_domains),
         "database": settings.database.model_copy(update={"url": _absolute_url(settings.database.url, base)}),
     }

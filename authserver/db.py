@@ -279,6 +279,8 @@ def _postgresql_engine(url: URL, pool_size: int, timeout: int, prepared: bool) -
 
 
 def _worth_another_try(error: Exception) -> bool:
+    if isinstance(error, sqlite3.OperationalError):
+        return "locked" in str(error)
     if isinstance(error, PoolTimeout) or not isinstance(error, DBAPIError):
         return False
     if error.connection_invalidated:

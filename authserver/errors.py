@@ -9,16 +9,23 @@ class Violation:
     """One limit that a request crossed, so that an agent can mend its request.
 
     `constraint` is the path of the delegation's member (`limits.per_action`), `catalogue.KEY` or `policy:ID`;
-    `requested` and `allowed` are JSON values. For an amount, `allowed` is what is left.
+    `requested` and `allowed` are JSON values. For an amount, `allowed` is what is left. `reason` is a policy's own
+    sentence.
     """
 
     constraint: str
     requested: object = None
     allowed: object = None
+    reason: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """The violation as an answer shows it; members that say nothing are left out."""
-        members = {"constraint": self.constraint, "requested": self.requested, "allowed": self.allowed}
+        members = {
+            "constraint": self.constraint,
+            "requested": self.requested,
+            "allowed": self.allowed,
+            "reason": self.reason,
+        }
         return {name: value for name, value in members.items() if value is not None}
 
 

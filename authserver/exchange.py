@@ -30,9 +30,11 @@ from authserver.ledger.actions import ActionRecord
 from authserver.ledger.idempotency import Request
 from authserver.ledger.reservations import Reservation, release_expired_of, reserve
 from authserver.ledger.spending import allowances
+from authserver.policies import judging
 from authserver.policy.catalogue import CatalogueEntry
-from authserver.policy.decide import NeedsApproval, Permit, Refuse, Situation, decide
+from authserver.policy.decide import NeedsApproval, Permit, Refuse, Situation, decide, with_facts
 from authserver.policy.details import ActionDetails, stored_action
+from authserver.policy.reading import without_absent
 from authserver.services import Services
 from authserver.tokens import action_tokens
 from authserver.tokens.status_lists import StatusIndex
@@ -244,10 +246,12 @@ class _Exchange:
             )
 
     def _decide(self, chain: Chain, target: ResourceServer) -> Permit | NeedsApproval:
-        self.holder.attempt.record.data |= {
-            "resource_server": target.identifier,
-            "asked": self.request.asked.to_json(),
-        }
+        self.holder.attempt.record.data |= without_absent(
+            resource_server=target.identifier,
+            asked=self.request.asked.to_json(),
+            task_id=self.request.task_id,
+            dpop=True if self.holder.proven.proof is not None else None,
+        )
         answer = self._answer(chain, target)
         if isinstance(answer, Refuse) and answer.budget_only:
             self._release_expired(chain)
@@ -256,13 +260,14 @@ class _Exchange:
             raise Refusal(
                 # What was approved and is not allowed any more is no mistake of the request's (A81).
                 "access_denied" if self.approval else "invalid_authorization_details",
-                "the delegation does not allow this",
+                _why_not(answer),
                 rule=answer.violations[0].constraint,
                 violations=answer.violations,
             )
         if self.approval is not None:
             return held_to(self.approval, answer)
         if isinstance(answer, NeedsApproval):
+            self.holder.attempt.record.data["because"] = answer.because
             return self._lifted(chain, target, answer)
         return answer
 
@@ -292,8 +297,25 @@ class _Exchange:
     def _answer(self, chain: Chain, target: ResourceServer) -> Permit | Refuse | NeedsApproval:
         open_reservations = self.services.settings.ledger.open_reservations
         situation = Situation(target.identifier, target.merchant, chain.leaf.agent_actions, open_reservations)
-        spent = allowances(self.connection, chain, self.now)
-        return decide(spent, self.request.asked, situation, self.services.vocabulary)
+        spent, vocabulary = allowances(self.connection, chain, self.now), self.services.vocabulary
+        judged = judging.Request(
+            chain=chain,
+            allowances=spent,
+            action=with_facts(self.request.asked, self._entry(), situation),
+            platform=target.merchant is None,
+            task_id=self.request.task_id,
+            dpop=self.holder.proven.proof is not None,
+            now=self.now,
+            approved_by=frozenset(self.approval.seats if self.approval is not None else ()),
+        )
+        return judging.judge(
+            decide(spent, self.request.asked, situation, vocabulary),
+            self.services.policies.current,
+            judged,
+            vocabulary.datatypes,
+            self.connection,
+            self.holder.attempt.record,
+        )
 
     def _release_expired(self, chain: Chain) -> None:
         """Give back what expired tokens of this chain still hold; what was in the way may be gone."""
@@ -350,3 +372,8 @@ class _Exchange:
             action, permit.action.merchant, self.services.settings.ledger.open_reservations
         )
         reserve(self.connection, chain, reservation, record.permitted_row(self.now))
+
+
+def _why_not(answer: Refuse) -> str:
+    forbidden = all(violation.constraint.startswith("policy:") for violation in answer.violations)
+    return "a policy does not allow this" if forbidden else "the delegation does not allow this"

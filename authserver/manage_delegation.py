@@ -12,11 +12,12 @@ from sqlalchemy import Connection
 from authserver.accounts.users import User
 from authserver.audit.events import Record
 from authserver.db import Conflict, wait_for_exchanges
-from authserver.delegations import changes
+from authserver.delegations import changes, records
 from authserver.delegations.records import DelegationRecord
 from authserver.delegations.standing import Ending, ending
 from authserver.errors import Refusal
-from authserver.ledger import limits
+from authserver.ledger import actions, limits
+from authserver.ledger.reservations import release_all
 from authserver.my_agents import own_chain
 from authserver.policy.delegation_details import DelegationDetails
 from authserver.policy.lowering import Wish, lowered
@@ -50,7 +51,7 @@ def lower(
     wish: Callable[[DelegationDetails], Wish],
     now: datetime,
 ) -> None:
-    """Allow less from now on; `wish` reads it, held against what is allowed today.
+    """Allow less from now on; `wish` reads it, held against what is allowed today. Tokens that nobody has used yet end.
 
     Raises `Refusal`: 404, 409 where more than the new total is spent or the delegation has ended, and with violations
     where the wish is for more. What `wish` raises goes through.
@@ -60,6 +61,7 @@ def lower(
         narrower = lowered(link.details, wish(link.details), services.vocabulary.catalogue)
         if narrower == link.details:
             return
+        _end_unused(services, connection, link, now)
         if changes.narrow(connection, link, narrower, services.stored) != 1:
             raise Conflict
         if narrower.limits is not None:
@@ -68,6 +70,13 @@ def lower(
         record.changed(connection, now, by=f"user:{user.user_id}", details=narrower.to_json())
 
     _change(services, user, delegation_id, change, now)
+
+
+def _end_unused(services: Services, connection: Connection, link: DelegationRecord, now: datetime) -> None:
+    """What was issued under the broader details, here and below, is asked for anew."""
+    below = [one.id for one in records.below(connection, link, services.stored)]
+    unused = actions.unused(connection, link.root_id, below)
+    release_all(connection, unused, "void", services.stored, now)
 
 
 def _change(

@@ -24,12 +24,12 @@ _BATCH = 20
 
 def opened(services: Services, connection: Connection, approval: ApprovalRecord, now: datetime) -> None:
     """Whoever is asked at first is told."""
-    _put(services, connection, approval, "opened", approval.approver, now)
+    _put(services, connection, approval, "opened", approval.seats, now)
 
 
 def escalated(services: Services, connection: Connection, approval: ApprovalRecord, now: datetime) -> None:
     """Whoever is asked as well, since there was no answer, is told."""
-    _put(services, connection, approval, "escalated", approval.escalate_to, now)
+    _put(services, connection, approval, "escalated", (approval.escalate_to,), now)
 
 
 def _put(
@@ -37,7 +37,7 @@ def _put(
     connection: Connection,
     approval: ApprovalRecord,
     event: Event,
-    approver: str,
+    approvers: tuple[str, ...],
     now: datetime,
 ) -> None:
     settings = services.settings.notifications
@@ -48,7 +48,8 @@ def _put(
         "email": settings.smtp_host is not None,
     }
     if any(wanted.values()):
-        people = people_asked(connection, approval, approver)
+        asked = (people_asked(connection, approval, approver) for approver in dict.fromkeys(approvers))
+        people = [*dict.fromkeys(user_id for user_ids in asked for user_id in user_ids)]
         for address in addresses.of_users(connection, services.seal, people):
             if wanted[address.channel]:
                 outbox.put(connection, approval.id, event, address.channel, address.id, now)

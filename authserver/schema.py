@@ -357,7 +357,9 @@ class Approval(Base):
     idempotency_key: Mapped[str | None]
     request_hash: Mapped[bytes | None]
     because: Mapped[str]  # the path of the rule that asked
-    approver: Mapped[str]  # user | group:NAME
+    approver: Mapped[
+        str
+    ]  # user, group:NAME; several with spaces between, one for each person who has to agree
     escalate_to: Mapped[str]
     escalate_at: Mapped[datetime]
     escalated_at: Mapped[datetime | None]  # when the others were told
@@ -527,3 +529,14 @@ class AuthorizationRequest(Base):
     created_at: Mapped[datetime]
     # Until when the next step may be taken: to answer it, then to use the code.
     expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class PolicyState(Base):
+    """How far a set of policies has come, where somebody has moved it; the policies themselves are files."""
+
+    __tablename__ = "policy_states"
+    __table_args__ = (CheckConstraint("state IN ('draft', 'observe', 'enforce')", name="state"),)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    changed_at: Mapped[datetime]
+    changed_by: Mapped[str]

@@ -15,7 +15,10 @@ from authserver.config import ConfigurationError, Settings
 from authserver.db import Database
 from authserver.delegations.stored_details import StoredDetails
 from authserver.dpop import Nonces
+from authserver.openid_provider import OpenIdProvider
+from authserver.policies.loaded import LoadedPolicies
 from authserver.policy.catalogue import CatalogueError, parse_catalogue
+from authserver.policy.cedar_text import PolicyError
 from authserver.policy.reading import Vocabulary
 from authserver.tokens import action_tokens, grants
 from authserver.tokens.action_tokens import Actor
@@ -38,6 +41,7 @@ class Services:
     clock: Clock
     database: Database
     vocabulary: Vocabulary
+    policies: LoadedPolicies
     stored: StoredDetails
     trust_domains: TrustDomains
     seal: Seal
@@ -49,6 +53,7 @@ class Services:
     authorization_codes: AuthorizationCodes
     status_indexes: StatusIndexes
     approvals_secret: bytes = field(repr=False)
+    upstream: OpenIdProvider | None
 
     @property
     def issuer(self) -> str:
@@ -122,6 +127,7 @@ def open_services(settings: Settings, clock: Clock, database: Database | None = 
         clock=clock,
         database=database,
         vocabulary=vocabulary,
+        policies=LoadedPolicies(settings.policies.directory, vocabulary.catalogue, database),
         stored=StoredDetails(),
         trust_domains=trust_domains,
         seal=seal,
@@ -133,7 +139,16 @@ def open_services(settings: Settings, clock: Clock, database: Database | None = 
         authorization_codes=AuthorizationCodes(code_secret),
         status_indexes=StatusIndexes(database, clock),
         approvals_secret=approvals_secret,
+        upstream=OpenIdProvider.of(settings.upstream, issuer),
     )
+
+
+def load_policies(services: Services) -> None:
+    """Read the organisation's policies, without which nothing is decided. Raises `ConfigurationError`."""
+    try:
+        services.policies.load()
+    except PolicyError as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def _encryption_key(settings: Settings, database: Database) -> bytes:

@@ -95,7 +95,7 @@ def begin(
 
 def audit_refused(services: Services, record: Record, refusal: Refusal, now: datetime) -> None:
     """Write down that somebody was refused; not where the database could not even be asked."""
-    if refusal.status < 500:
+    if refusal.status != 503:
         services.database.write(lambda connection: record.refused(connection, now, refusal))
 
 

@@ -143,7 +143,9 @@ class SqliteWriter:
         self._commit: _Commit | None = None  # whoever has the turn has this too
 
     def write(self, work: Callable[[Connection], Result]) -> Result:
-        """Run `work` and commit it, alone or together with others. Raises `Lost`, `TimeoutError` and `DBAPIError`."""
+        """Run `work` and commit it, alone or together with others. Raises `Lost`, `TimeoutError`, `DBAPIError`,
+        and `sqlite3.Error` where it cannot be begun or committed.
+        """
         begun = time.monotonic()
         self._line.enter()
         commit = self._commit
@@ -169,8 +171,9 @@ class SqliteWriter:
         self._connection = None  # until it is known to be good
         commit = _Commit(connection)
         try:
-            # The write lock at once: a read that grows into a write could not be retried.
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            # The write lock at once: a read that grows into a write could not be retried. SQLAlchemy has a transaction
+            # of its own around all of this, which ends with the connection: its way of saying BEGIN costs too much.
+            _driver(connection).execute("BEGIN IMMEDIATE")
         except BaseException:
             connection.close()
             raise
@@ -203,7 +206,7 @@ class SqliteWriter:
             if commit is not None and broken:
                 commit.connection.close()
             elif commit is not None:
-                commit.connection.rollback()
+                _driver(commit.connection).execute("ROLLBACK")
                 self._connection = commit.connection
         finally:
             self._give_lock_back()
@@ -213,7 +216,7 @@ class SqliteWriter:
         """Commit, let the next one begin, and wake all that have a part in it."""
         failed: BaseException | None = None
         try:
-            commit.connection.commit()
+            _driver(commit.connection).execute("COMMIT")
             self._connection = commit.connection
         except BaseException as error:  # noqa: BLE001 - it is raised by all whose part is lost with it
             failed = error

@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy import Connection
 
 from authserver import notify
+from authserver.accounts import challenges, sessions, tries
 from authserver.actors import replay
 from authserver.approvals import records as approvals
 from authserver.audit.events import Record
@@ -28,6 +29,7 @@ log = structlog.get_logger()
 _BATCH = 200
 _EVERY_SECONDS = 5.0
 _DELIVER_SECONDS = 1.0
+_SIGN_INS = (sessions.prune, challenges.prune, tries.prune)
 # A clock that went so much faster or slower than the machine has jumped; it has to go steadily for so long then.
 _JUMP_SECONDS = 60.0
 _STEADY_SECONDS = 600.0
@@ -44,6 +46,7 @@ class Tidied:
     unclaimed_grants: int
     authorization_requests: int
     approvals: int
+    sign_ins: int  # sessions that are over, challenges that nobody answered, counts of tries
 
 
 def tidy(services: Services, now: datetime) -> Tidied:
@@ -60,6 +63,7 @@ def tidy(services: Services, now: datetime) -> Tidied:
         unclaimed_grants=_take_back_unclaimed(services, now),
         authorization_requests=_repeated(services, lambda c: requests.prune(c, now, _BATCH)),
         approvals=_approvals(services, now),
+        sign_ins=sum(_repeated(services, partial(prune, now=now, most=_BATCH)) for prune in _SIGN_INS),
     )
 
 

@@ -11,5 +11,6 @@ except ConfigurationError as error:
 
 _services = _app.extensions["authserver"]
 upkeep.start(_services)
+_services.policies.watch()
 # A request at work has a connection to the database; more at once would only wait for one.
 application = guard.Gate(_app, _services.settings.database.pool_size)

@@ -10,7 +10,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from authserver.dpop import ProofKey
-from bench import breakdown, crypto, databases, expiry, kit, peer_server, robustness, servers, world
+from bench import breakdown, crypto, databases, expiry, kit, peer_server, policies, robustness, servers, world
 from bench.databases import Store
 from bench.exchanges import HAS_TOKEN, IS_ACTIVE, IS_CAPTURED
 from bench.load import Outcome, drive, median_of
@@ -292,7 +292,26 @@ class Run:
         self.report.add(f"{kind}: CPU of an exchange in the application", figure)
         server = max(0.0, exchange.cpu_each - application)
         self.report.add(f"{kind}: CPU of an exchange in the server process beside it", f"{server:.0f} µs")
-        self.report.reached["policy"] = 100 * parts.get("policy", 0.0) / max(exchange.cpu_each, application)
+        self._policies(parts.get("policy", 0.0), max(exchange.cpu_each, application))
+
+    def _policies(self, delegation: float, exchange: float) -> None:
+        """Their share of an exchange: `delegation` and `exchange` are µs of CPU, with the shipped policies."""
+        measured = policies.measure()
+
+        def share(cpu: float) -> float:
+            return 100 * (delegation + cpu) / (exchange + cpu)
+
+        self.report.reached["policy"] = share(measured.in_turn[100])
+        for name, found in (
+            ("in turn for each action", measured.in_turn),
+            ("for one action", measured.all_for_one),
+        ):
+            told = ", ".join(f"{n:,}: {cpu:.0f} µs ({share(cpu):.1f}%)" for n, cpu in found.items())
+            self.report.add(f"policies {name}: CPU of a decision (share of the exchange)", told)
+        told = ", ".join(f"{depth}: {cpu:.0f} µs" for depth, cpu in measured.delegation.items())
+        self.report.add("delegations of a chain: CPU of a decision", told)
+        told = ", ".join(f"{n:,}: {cpu:.0f} ms" for n, cpu in measured.load.items())
+        self.report.add("policies: CPU to read, check and prepare them", told)
 
     def _measure(
         self,

@@ -84,8 +84,9 @@ def main() -> int:
     say.close(
         [
             f"That was the whole story, in {time.monotonic() - started:.0f} seconds. To go on:",
-            "  make serve   keeps a server running, and prints what to try; Ada's pages are then at",
-            f"               http://127.0.0.1:8000/  (sign in as ada, {PASSWORD})",
+            "  make serve   keeps a server running, and prints what to try",
+            "               Ada's pages are then at http://127.0.0.1:8000/",
+            f"               sign in as ada, with {PASSWORD}",
             "  README.md    a first exchange by hand; a resource server in a few lines",
             "  make test    runs every test",
             "What comes next: approvals on the user's pages, hand-over between agents.",

@@ -26,10 +26,14 @@ class Visitor:
 
 @dataclass(frozen=True, slots=True)
 class Authentication:
-    """How somebody proved who they are: `amr` as RFC 8176 names it, `acr` where an upstream provider said one."""
+    """How somebody proved who they are: `amr` as RFC 8176 names it; `acr` and `at` where an upstream provider said so.
+
+    `at` is when, which was before now where the provider knew the person already.
+    """
 
     amr: tuple[str, ...]
     acr: str | None = None
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ def begin(
         "acr": how.acr,
         "address": visitor.address,
         "browser": visitor.browser,
-        "authenticated_at": now,
+        "authenticated_at": min(how.at or now, now),
         "seen_at": now,
         "expires_at": now + lasting.longest,
     }

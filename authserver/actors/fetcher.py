@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urlencode, urlsplit
 
 import httpcore
 from httpcore import SOCKET_OPTION, NetworkBackend, NetworkStream
@@ -73,9 +73,17 @@ class Fetcher:
 
     def get_json(self, url: str) -> object:
         """The JSON document at `url`, read strictly. Raises `FetchFailed`."""
+        return self._json("GET", url, {}, None)
+
+    def post_form(self, url: str, form: Mapping[str, str], authorization: str) -> object:
+        """The JSON document that answers a form, sent with that `Authorization`. Raises `FetchFailed`."""
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "Authorization": authorization}
+        return self._json("POST", url, headers, urlencode(form).encode())
+
+    def _json(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> object:
         parts = self._checked_url(url)
         with _failures():
-            body = self._get(url, loopback_only=parts.scheme == "http")
+            body = self._ask(method, url, headers, content, loopback_only=parts.scheme == "http")
         try:
             return strict_json.parse(body, max_bytes=self._max_bytes)
         except strict_json.JsonRefused as error:
@@ -107,13 +115,19 @@ class Fetcher:
             raise FetchFailed("url")
         return parts
 
-    def _get(self, url: str, loopback_only: bool) -> bytes:
+    def _ask(
+        self, method: str, url: str, more: Mapping[str, str], content: bytes | None, loopback_only: bool
+    ) -> bytes:
         headers: dict[bytes | str, bytes | str] = {
             "Accept": "application/json",
             "Accept-Encoding": "identity",
             "User-Agent": "authserver",
         }
-        with self._pool(loopback_only) as pool, pool.stream("GET", url, headers=headers) as response:
+        headers.update(more.items())
+        with (
+            self._pool(loopback_only) as pool,
+            pool.stream(method, url, headers=headers, content=content) as response,
+        ):
             return self._body(response)
 
     def _pool(self, loopback_only: bool) -> httpcore.ConnectionPool:

@@ -1,6 +1,7 @@
 """Who may answer: the user whose delegation it is, or a member of the group that is asked (threats A85)."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -30,8 +31,30 @@ def person(connection: Connection, user_id: str) -> Person | None:
 
 def may_answer(approval: ApprovalRecord, who: Person, now: datetime) -> bool:
     """Whether this person is asked, at first or since it escalated."""
-    asked = [approval.approver, *([approval.escalate_to] if now >= approval.escalate_at else [])]
-    return any(_is_meant(approver, approval, who) for approver in asked)
+    return any(_may_take(seat, approval, who, now) for seat in approval.seats)
+
+
+def have_agreed(approval: ApprovalRecord, people: Sequence[Person], now: datetime) -> bool:
+    """Whether every seat is taken by one of these people, and nobody takes two."""
+    taken = dict[int, int]()  # the seat of each person who has one
+
+    def seated(seat: int, tried: set[int]) -> bool:
+        for number, who in enumerate(people):
+            if number in tried or not _may_take(approval.seats[seat], approval, who, now):
+                continue
+            tried.add(number)
+            # Whoever sits there may take another seat instead.
+            if number not in taken or seated(taken[number], tried):
+                taken[number] = seat
+                return True
+        return False
+
+    return all(seated(seat, set()) for seat in range(len(approval.seats)))
+
+
+def _may_take(seat: str, approval: ApprovalRecord, who: Person, now: datetime) -> bool:
+    stands_in = seat == approval.seats[0] and now >= approval.escalate_at
+    return _is_meant(seat, approval, who) or (stands_in and _is_meant(approval.escalate_to, approval, who))
 
 
 def _is_meant(approver: str, approval: ApprovalRecord, who: Person) -> bool:

@@ -11,19 +11,27 @@ _GROUP = "group:"
 
 @dataclass(frozen=True, slots=True)
 class Asks:
-    """Whom a rule wants asked: `user` or `group:NAME`; `required` different people have to agree."""
+    """Whom a rule wants asked: each of `seats` is `user` or `group:NAME`, to be taken by another person who agrees.
+
+    `escalate_to` may take the first seat, and those like it.
+    """
 
     because: str
-    approver: str
+    seats: tuple[str, ...]
     escalate_to: str
     escalate_after: timedelta
-    required: int
 
 
 def asks_of(needs: NeedsApproval) -> Asks:
     """What the catalogue, or whatever else asked for the approval, says about it: the one place that knows."""
-    entry = needs.entry
-    return Asks(needs.because, entry.approver, entry.escalate_to, entry.escalate_after, required=1)
+    entry, first = needs.entry, needs.entry.approver
+    others = tuple(approver for approver in needs.approvers if approver != first)
+    if len(others) == len(
+        needs.approvers
+    ):  # a policy asks, and nobody whom the catalogue names stands in for that
+        return Asks(needs.because, others, others[0], entry.escalate_after)
+    seats = (*(first,) * entry.approvals, *others)
+    return Asks(needs.because, seats, entry.escalate_to, entry.escalate_after)
 
 
 def group_of(approver: str) -> str | None:

@@ -1,5 +1,7 @@
 """What a decision has to say for an approval to become a token."""
 
+from collections import Counter
+
 from authserver import strict_json
 from authserver.approvals.asking import asks_of
 from authserver.approvals.binding import details_hash
@@ -15,7 +17,7 @@ def held_to(approval: ApprovalRecord, decided: Permit | NeedsApproval) -> Permit
     if isinstance(decided, NeedsApproval):
         asks = asks_of(decided)
         # Catalogue and policy may ask for others, or for more of them, than when it was opened.
-        if asks.approver != approval.approver or asks.required > approval.required:
+        if not Counter(asks.seats) <= Counter(approval.seats):
             raise not_approved("others have to approve this now", "approval.approver")
     return Permit(decided.action, decided.entry)
 

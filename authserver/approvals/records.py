@@ -8,7 +8,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Select, Update, and_, bindparam, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Update,
+    and_,
+    bindparam,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from authserver.db import Conflict
@@ -51,6 +63,11 @@ class ApprovalRecord:
     poll_interval: int
     polled_at: datetime | None
     action_id: str | None
+
+    @property
+    def seats(self) -> tuple[str, ...]:
+        """Who has to agree: each seat is another person's."""
+        return tuple(self.approver.split(" "))
 
     def state_at(self, now: datetime) -> State:
         """Its state; no answer in time is a refusal, whether or not anybody has written that down yet."""
@@ -191,16 +208,20 @@ def waiting_for(
     escalated = _TABLE.c.escalate_at <= now
     mine = and_(
         _TABLE.c.user_id == user_id,
-        or_(_TABLE.c.approver == "user", and_(_TABLE.c.escalate_to == "user", escalated)),
+        or_(_has_a_seat("user"), and_(_TABLE.c.escalate_to == "user", escalated)),
     )
     ours = and_(
         _TABLE.c.user_id != user_id,  # nobody answers for a group what was asked on their own behalf (A85)
-        or_(_TABLE.c.approver.in_(names), and_(_TABLE.c.escalate_to.in_(names), escalated)),
+        or_(*map(_has_a_seat, names), and_(_TABLE.c.escalate_to.in_(names), escalated)),
     )
     query = _ALL.where(_TABLE.c.state == "waiting", _TABLE.c.expires_at > now, or_(mine, ours))
     return [
         ApprovalRecord(*row) for row in connection.execute(query.order_by(_TABLE.c.created_at, _TABLE.c.id))
     ]
+
+
+def _has_a_seat(name: str) -> ColumnElement[bool]:
+    return literal(" ").concat(_TABLE.c.approver).concat(" ").contains(f" {name} ", autoescape=True)
 
 
 def lately_of(connection: Connection, user_id: str, since: datetime, most: int) -> list[ApprovalRecord]:

@@ -54,11 +54,7 @@ def can_lift(asks: Asks, action: ActionDetails) -> bool:
     """Whether there can be a rule for this: the delegation asks its user, and amount and seller are known."""
     seller = action.merchant.id if action.merchant is not None else None
     return (
-        asks.because in _LIFTED
-        and asks.approver == USER
-        and asks.required == 1
-        and action.amount is not None
-        and seller is not None
+        asks.because in _LIFTED and asks.seats == (USER,) and action.amount is not None and seller is not None
     )
 
 

@@ -1,11 +1,11 @@
 """One append-only event for each decision, permitted or refused, and for each change by an operator; never a token."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, func, select
 from sqlalchemy import Row as DatabaseRow
 
 from authserver import strict_json
@@ -115,6 +115,35 @@ def all_events(connection: Connection, *, page: int = 1_000) -> Iterator[Event]:
     ).all():
         yield from map(_event, rows)
         last = rows[-1].id
+
+
+def find_event(connection: Connection, name: str) -> Event | None:
+    """The event of that id, or the first one about the action of that id."""
+    is_number = name.isdecimal() and len(name) < 19
+    chosen = _TABLE.c.id == int(name) if is_number else _TABLE.c.action_id == name
+    row = connection.execute(select(_TABLE).where(chosen).order_by(_TABLE.c.id).limit(1)).first()
+    return None if row is None else _event(row)
+
+
+def count_between(connection: Connection, names: Collection[str], since: datetime, until: datetime) -> int:
+    """How many events of these names there are from `since` and before `until`."""
+    return (
+        connection.scalar(select(func.count()).select_from(_TABLE).where(_between(names, since, until))) or 0
+    )
+
+
+def events_between(
+    connection: Connection, names: Collection[str], since: datetime, until: datetime, *, page: int = 1_000
+) -> Iterator[Event]:
+    """Those events, oldest first."""
+    query, last = select(_TABLE).where(_between(names, since, until)).order_by(_TABLE.c.id).limit(page), 0
+    while rows := connection.execute(query.where(_TABLE.c.id > last)).all():
+        yield from map(_event, rows)
+        last = rows[-1].id
+
+
+def _between(names: Collection[str], since: datetime, until: datetime) -> ColumnElement[bool]:
+    return _TABLE.c.event.in_(sorted(names)) & (_TABLE.c.at >= since) & (_TABLE.c.at < until)
 
 
 def _event(row: DatabaseRow[tuple[object, ...]]) -> Event:

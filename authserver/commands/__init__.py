@@ -16,6 +16,7 @@ _VERBS = (
     "ledger",
     "keys",
     "audit",
+    "policy",
     "prune",
     "doctor",
     "workload",

@@ -23,6 +23,8 @@ from authserver.db import Database
 from authserver.delegations.stored_details import StoredDetails
 from authserver.errors import Refusal
 from authserver.ledger.check import check as check_ledger
+from authserver.policies.loaded import LoadedPolicies
+from authserver.policy.cedar_text import PolicyError
 from authserver.services import load_vocabulary, open_database
 from authserver.tokens.sealing import Seal, SealBroken
 from authserver.tokens.signing_keys import SigningKeys, list_keys
@@ -109,6 +111,7 @@ def _checks(settings: Settings, database: Database) -> Iterator[tuple[str, Check
     for domain in settings.trust_domains:
         yield f"trust domain {domain.name}", partial(_trust_domain, domain, settings.server.issuer, now)
     yield "ledger", lambda: _ledger(settings, database)
+    yield "policies", lambda: _policies(settings, database)
 
 
 def _schema(database: Database) -> str:
@@ -171,6 +174,15 @@ def _trust_domain(settings: TrustDomainSettings, issuer: str, now: datetime) -> 
     if not freshness.usable or not freshness.keys:
         raise _Wrong("its keys cannot be read, or none of them can be used")
     return f"{freshness.keys} keys"
+
+
+def _policies(settings: Settings, database: Database) -> str:
+    loaded = LoadedPolicies(settings.policies.directory, load_vocabulary(settings).catalogue, database)
+    try:
+        loaded.load()
+    except PolicyError as error:
+        raise _Wrong(str(error)) from error
+    return f"{len(loaded.current.enforced.policies)} in force"
 
 
 def _ledger(settings: Settings, database: Database) -> str:

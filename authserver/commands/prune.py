@@ -11,7 +11,7 @@ from authserver.commands.context import json_always, opened, print_json
 @click.command("prune")
 @json_always
 def verb() -> None:
-    """Release expired reservations and forget old idempotency keys and seen tokens; prints how many.
+    """Release expired reservations and forget what has ended: idempotency keys, seen tokens, sign-ins. Prints how many.
 
     Running servers do the same every few seconds, in the same small transactions.
     """

@@ -26,6 +26,7 @@ from authserver.commands.heartbeat import Heartbeat
 from authserver.config import ServerSettings
 from authserver.errors import Refusal
 from authserver.logs import configure_logging
+from authserver.services import load_policies
 
 log = structlog.get_logger()
 
@@ -50,6 +51,7 @@ def verb(host: str | None, port: int | None, workers: int | None) -> None:
     """
     # Whatever stops the start is said here, once, before any process is made.
     with opened() as services:
+        load_policies(services)
         settings = services.settings
     configure_logging(settings.log.level, settings.log.format)
     said = {"host": host, "port": port, "workers": workers}
@@ -131,6 +133,10 @@ def _load(port: int, heartbeat: Heartbeat, target: str) -> Callable[..., Any]:
             application: Callable[..., Any] = resolve_name(target)
         except Refusal:
             # The database is away. One that gave up here would be replaced once, and then granian would end the server.
+            time.sleep(1)
+        except SystemExit as error:
+            # A file was broken after the start, which had checked it: others go on, this one waits until it is mended.
+            log.error("worker.waits", reason=str(error))  # noqa: TRY400  # the reason says it all
             time.sleep(1)
         else:
             return application

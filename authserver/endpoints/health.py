@@ -19,6 +19,8 @@ def ready(services: Services) -> Response:
     checks: dict[str, object] = {"database": _database(services), "signing_key": _signing_key(services)}
     freshness = services.trust_domains.freshness(services.clock.now())
     checks["trust_domains"] = {name: _keys(domain) for name, domain in freshness.items()}
+    # Policies that are broken change nothing: those before them go on deciding, and the server does its work.
+    checks["policies"] = "ok" if services.policies.problem is None else "stale"
     is_ready = checks["database"] == "ok" and checks["signing_key"] == "ok"
     is_ready = is_ready and all(domain.usable for domain in freshness.values())
     status = "ok" if is_ready else "unavailable"

@@ -70,6 +70,17 @@ def find_all(connection: Connection, root_id: str, ids: Collection[str]) -> dict
     return {action.id: action for action in (ActionRecord(*row) for row in rows)}
 
 
+def unused(connection: Connection, root_id: str, delegation_ids: Collection[str]) -> list[ActionRecord]:
+    """The actions of these delegations of one root whose tokens nobody has used yet."""
+    query = _ALL.where(
+        _TABLE.c.root_id == root_id,
+        _TABLE.c.delegation_id.in_(delegation_ids),
+        _TABLE.c.state == "reserved",
+        _TABLE.c.ends_at.is_not(None),
+    )
+    return [ActionRecord(*row) for row in connection.execute(query)]
+
+
 def with_datatypes(connection: Connection, root_id: str, delegation_id: str, most: int) -> list[ActionRecord]:
     """The newest actions of a delegation that open personal data, the last first."""
     query = (

@@ -25,6 +25,7 @@ from authserver.pages import (
     notifications,
     passkeys,
     sign_in,
+    upstream,
     words,
 )
 from authserver.pages.signed_in import NotSignedIn
@@ -38,6 +39,7 @@ Route = tuple[str, str, Answer]  # method, path, what answers
 _MODULES: tuple[Callable[[Services], list[Route]], ...] = (
     sign_in.routes,
     passkeys.routes,
+    upstream.routes,
     enrolment.routes,
     account.routes,
     my_agents.routes,

@@ -124,11 +124,7 @@ def wants_a_page(request: Request) -> bool:
     """Whether a browser asks for something to look at, where programs have no business."""
     programs = ("/oauth/", "/.well-known/", "/api/", "/healthz", "/readyz", "/metrics")
     path = request.path.removeprefix(urlsplit(services_here().issuer).path)
-    return (
-        request.accept_mimetypes["text/html"] > 0
-        and not path.startswith(programs)
-        and ("text/html" in request.headers.get("Accept", ""))
-    )
+    return not path.startswith(programs) and "text/html" in request.headers.get("Accept", "")
 
 
 def _in_words(refusal: Refusal) -> tuple[str, str]:

@@ -88,6 +88,7 @@ def form_page(
         again=again,
         message=message,
         passkeys=sign_in_passkey.are_possible(services),
+        upstream=services.settings.upstream.label if services.upstream else None,
     )
     for name, value in refusal.headers.items() if refusal else ():
         response.headers[name] = value

@@ -26,7 +26,7 @@ class SignedIn:
     @property
     def how(self) -> Authentication:
         """How the person signed in."""
-        return Authentication(self.amr, self.acr)
+        return Authentication(self.amr, self.acr, self.authenticated_at)
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from authserver.values import NotAValue, parse_name
 
 NEEDS = ("amount", "merchant", "datatypes", "reference")
 LONGEST_LIFETIME = 300
+MOST_APPROVALS = 5
 
 _ACTION = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 _GROUP = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -24,13 +25,15 @@ class CatalogueError(ValueError):
 class CatalogueEntry:
     """One sensitive action, as `config/actions.toml` explains it.
 
-    `lifetime` is in seconds; `needs` holds names of `NEEDS`; `settle_within` is None unless the action debits a budget.
+    `approvals` is how many different people must agree; `lifetime` is in seconds; `needs` holds names of `NEEDS`;
+    `settle_within` is None unless the action debits a budget.
     """
 
     name: str
     title: str
     owner: str
     approver: str
+    approvals: int
     approval: Literal["delegation", "unless_delegated", "always"]
     escalate_to: str
     escalate_after: timedelta
@@ -66,7 +69,8 @@ class Catalogue:
 def parse_catalogue(document: Mapping[str, object], source: str) -> Catalogue:
     """Read the catalogue as TOML gives it; `source` is the file's name, for the error.
 
-    Every key is required, but `settle_within`, which is required where `budget` is `debit` and refused elsewhere.
+    Every key is required, but `approvals`, and `settle_within`, which is required where `budget` is `debit` and refused
+    elsewhere.
     Raises `CatalogueError` with one line for each key that is wrong.
     """
     actions = document.get("actions")
@@ -80,7 +84,7 @@ def parse_catalogue(document: Mapping[str, object], source: str) -> Catalogue:
 
 def _entry(name: str, checked: Mapping[str, object]) -> CatalogueEntry:
     values: dict[str, Any] = {key: parse(checked[key]) for key, parse in _KEYS.items() if key in checked}
-    return CatalogueEntry(**{"settle_within": None, **values, "name": name})
+    return CatalogueEntry(**{"settle_within": None, "approvals": 1, **values, "name": name})
 
 
 def _problems(name: str, unverified: object) -> Iterator[str]:
@@ -96,7 +100,7 @@ def _problems(name: str, unverified: object) -> Iterator[str]:
 def _wrong_keys(unverified: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     for key, parse in _KEYS.items():
         try:
-            if key in unverified or key != "settle_within":
+            if key in unverified or key not in _OPTIONAL:
                 parse(unverified.get(key))
         except NotAValue as error:
             yield key, error.reason if key in unverified else f"is missing; {error.reason}"
@@ -113,6 +117,8 @@ def _contradictions(entry: Mapping[str, object]) -> Iterator[tuple[str, str]]:
         yield "needs", "takes reference, where budget is credit: it names the payment that is given back"
     if moves_money and not entry["redeem"]:
         yield "redeem", "takes true, where budget is debit or credit"
+    if entry["approver"] == "user" and entry.get("approvals", 1) != 1:
+        yield "approvals", "takes 1, or nothing, where approver is user, who is one person"
     if (budget == "debit") != ("settle_within" in entry):
         yield "settle_within", "takes a duration such as P7D where budget is debit, and stays away elsewhere"
 
@@ -139,7 +145,8 @@ def _group(unverified: object) -> str:
     return unverified
 
 
-def _who(unverified: object) -> str:
+def parse_approver(unverified: object) -> str:
+    """Read who is asked: `user`, whose delegation it is, or `group:NAME`. Raises `NotAValue`."""
     text = unverified if isinstance(unverified, str) else ""
     if text != "user" and not (text.startswith("group:") and _GROUP.fullmatch(text.removeprefix("group:"))):
         raise NotAValue("takes user or group:NAME")
@@ -166,6 +173,12 @@ def _lifetime(unverified: object) -> int:
     return unverified
 
 
+def _approvals(unverified: object) -> int:
+    if type(unverified) is not int or not 1 <= unverified <= MOST_APPROVALS:
+        raise NotAValue(f"takes a number of people, 1 to {MOST_APPROVALS}")
+    return unverified
+
+
 def _flag(unverified: object) -> bool:
     if not isinstance(unverified, bool):
         raise NotAValue("takes true or false")
@@ -175,9 +188,10 @@ def _flag(unverified: object) -> bool:
 _KEYS: Mapping[str, Callable[[object], object]] = {
     "title": _title,
     "owner": _group,
-    "approver": _who,
+    "approver": parse_approver,
+    "approvals": _approvals,
     "approval": _one_of("delegation", "unless_delegated", "always"),
-    "escalate_to": _who,
+    "escalate_to": parse_approver,
     "escalate_after": _span,
     "needs": _needs,
     "budget": _one_of("debit", "credit", "check", "none"),
@@ -186,3 +200,4 @@ _KEYS: Mapping[str, Callable[[object], object]] = {
     "settle_within": _span,
     "sender_constraint": _one_of("optional", "required"),
 }
+_OPTIONAL = frozenset({"approvals", "settle_within"})

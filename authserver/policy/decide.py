@@ -92,11 +92,15 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class NeedsApproval:
-    """Allowed when someone agrees to exactly this; `because` is the path of the rule that asks."""
+    """Allowed when someone agrees to exactly this; `because` is the path of the rule that asks.
+
+    `approvers` are `user` or `group:NAME`; each of them must agree.
+    """
 
     action: ActionDetails
     entry: CatalogueEntry
     because: str
+    approvers: tuple[str, ...]
 
 
 def decide(
@@ -110,7 +114,7 @@ def decide(
     if not chain:
         raise ValueError("nothing was delegated")
     entry = vocabulary.catalogue.entries[request.action]
-    asked = Asked(_with_facts(request, entry, situation), entry, vocabulary)
+    asked = Asked(with_facts(request, entry, situation), entry, vocabulary)
     constraints = concatenated(
         _outside(request, situation),
         *(_inside(allowance, asked) for allowance in chain),
@@ -122,11 +126,12 @@ def decide(
             _tightest(violations), all(violation.constraint in _BUDGETS for violation in violations)
         )
     if because := _approval_due(chain, asked):
-        return NeedsApproval(asked.action, entry, because)
+        return NeedsApproval(asked.action, entry, because, (entry.approver,))
     return Permit(asked.action, entry)
 
 
-def _with_facts(request: ActionDetails, entry: CatalogueEntry, situation: Situation) -> ActionDetails:
+def with_facts(request: ActionDetails, entry: CatalogueEntry, situation: Situation) -> ActionDetails:
+    """The request with its place, and with the merchant's facts that are on record in place of what was said."""
     merchant, registered = request.merchant, situation.registered_merchant
     if registered is not None and (merchant is not None or "merchant" in entry.needs):
         said = merchant or Merchant()

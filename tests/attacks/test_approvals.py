@@ -520,7 +520,7 @@ def test_two_approvers_at_once_are_one_approval(world: World) -> None:
 
 def test_two_people_have_to_agree_where_two_are_required(world: World) -> None:
     approval = for_group(world)
-    change(world, Approval, {"id": approval}, required=2)
+    change(world, Approval, {"id": approval}, approver="group:payments group:payments", required=2)
     for name in ("grace", "olga"):
         person(world, name, "payments")
     got = at_once(2, lambda number: _agree(world, approval, ("grace", "olga")[number]))
@@ -530,7 +530,7 @@ def test_two_people_have_to_agree_where_two_are_required(world: World) -> None:
 
 def test_one_person_is_not_two(world: World) -> None:
     approval = for_group(world)
-    change(world, Approval, {"id": approval}, required=2)
+    change(world, Approval, {"id": approval}, approver="group:payments group:payments", required=2)
     person(world, "grace", "payments")
     at_once(4, lambda number: _agree(world, approval, "grace"))
     assert record(world, approval).state == "waiting"

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from authserver.consent import Granted
 from authserver.errors import Refusal
 from authserver.ledger.check import check
 from authserver.schema import Budget, BudgetWindow, Delegation, table_of
-from tests.attacks.making import change, named, sizes
-from tests.world import MARKET, MERCHANT, SHOP, World
+from tests.attacks.making import change, handed_on, named, sizes
+from tests.policies import asks, policed
+from tests.world import BASKET_HELPER, MARKET, MERCHANT, PRICE_SCOUT, SHOP, World
 
 REFUSED = "invalid_authorization_details"
 LIMITS = {"currency": "EUR", "per_action": "80.00", "total": "300.00"}
@@ -680,6 +682,25 @@ def test_A59_a_payment_split_over_places_and_tasks_draws_on_one_budget(world: Wo
     for number, place in enumerate((MARKET, SHOP)):
         action = world.action(amount=_euros("0.01"), locations=[place])
         _refused(world, granted.grant, action, "limits.total", task_id=f"new{number}")
+
+
+def test_A59_the_velocity_policy_sees_many_small_payments_wherever_they_are_made(
+    database_url: str, tmp_path: Path
+) -> None:
+    with policed(database_url, tmp_path, library=("velocity",)) as world:
+        granted = world.granted()
+        child = handed_on(world, granted)
+        cents = world.action(amount={"currency": "EUR", "value": "0.01"})
+        for number in range(5):
+            of_child = {"actor_token": world.assertion(PRICE_SCOUT)} if number % 2 else {}
+            grant = child.grant if number % 2 else granted.grant
+            assert world.exchange(grant, action=cents, task_id=f"t{number}", **of_child).status_code == 200
+        for grant, subject in ((granted.grant, BASKET_HELPER), (child.grant, PRICE_SCOUT)):
+            with world.nothing_happens("approval"):
+                answer = world.exchange(grant, action=cents, actor_token=world.assertion(subject))
+                assert asks(world, answer) == "policy:velocity"
+        world.clock.advance(seconds=3601)
+        assert world.exchange(granted.grant, action=cents).status_code == 200
 
 
 def test_A59_an_order_that_holds_nothing_is_checked_against_what_is_left(sqlite_world: World) -> None:

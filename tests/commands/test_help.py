@@ -29,6 +29,14 @@ ledger check
 keys list
 keys rotate
 audit export
+policy check
+policy test
+policy list
+policy draft
+policy observe
+policy enforce
+policy simulate
+policy explain
 prune
 doctor
 workload create-domain

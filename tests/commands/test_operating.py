@@ -190,6 +190,7 @@ def test_a_healthy_server_has_a_line_for_each_check(healthy: Manage) -> None:
         "trust domain example.org",
         "trust domain cluster",
         "ledger",
+        "policies",
     ]
     lines = healthy.prints("doctor").splitlines()
     assert [line.split("  ")[0] for line in lines] == ["ok"] * len(found)
@@ -240,7 +241,7 @@ def test_the_doctor_finds_a_database_that_forgets(postgresql_url: str, tmp_path:
     """The tests' own PostgreSQL does not wait for the disk."""
     manage = operator_of(tmp_path, postgresql_url)
     result = manage.run("doctor")
-    assert (result.exit_code, result.stderr) == (1, "1 of 10 checks failed\n")
+    assert (result.exit_code, result.stderr) == (1, "1 of 11 checks failed\n")
     assert "WRONG  durability: what is committed can be lost: fsync off" in result.stdout
 
 

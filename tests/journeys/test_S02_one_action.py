@@ -1,9 +1,12 @@
 """S2: browsing apart from purchasing, purchasing apart from payment, refund and export: one action a token."""
 
+from pathlib import Path
+
 import pytest
 
 from authserver.resource_server import NotAllowed
 from tests.journeys.kits import agent_of, refusal, verified
+from tests.policies import forbid, policed
 from tests.world import World
 
 OTHERS = (
@@ -36,3 +39,13 @@ def test_S2_who_may_order_may_not_therefore_pay_or_refund(sqlite_world: World, a
 def test_S2_two_actions_in_one_token_are_refused(sqlite_world: World) -> None:
     both = sqlite_world.action(actions=["order.checkout", "payment.finalize"])
     assert refusal(agent_of(sqlite_world), sqlite_world.granted().grant, both) == {}
+
+
+def test_S2_an_organisation_takes_one_action_away_from_all_agents_and_leaves_the_others(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    with policed(sqlite_url, tmp_path, freeze=forbid("no-refunds", action="refund.initiate")) as world:
+        granted = world.granted(actions=["payment.finalize", "refund.initiate"])
+        refund = world.action(actions=["refund.initiate"], reference="order-1")
+        assert "policy:no-refunds" in refusal(agent_of(world), granted.grant, refund)
+        verified(world, agent_of(world).exchange(granted.grant, world.action())).require("payment.finalize")

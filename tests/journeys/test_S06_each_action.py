@@ -1,8 +1,11 @@
 """S6: checkout, address change, refund and data access are actions of their own, each with its own rules."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.journeys.kits import agent_of, euros, refusal
+from tests.policies import policed
 from tests.world import World
 
 ALL = [
@@ -67,3 +70,21 @@ def test_S6_personal_data_leave_only_with_proof_and_approval(sqlite_world: World
     )
     granted = world.granted(actions=["personal_data.export"])
     assert refusal(agent_of(world), granted.grant, export, error="invalid_dpop_proof") == {}
+
+
+def test_S6_an_address_change_and_a_payment_within_an_hour_ask_a_person(
+    database_url: str, tmp_path: Path
+) -> None:
+    with policed(database_url, tmp_path, library=("address-change",)) as world:
+        granted = world.granted(
+            actions=["payment.finalize", "order.change_address"], approval={"actions": []}
+        )
+        agent = agent_of(world)
+        change = world.action(
+            actions=["order.change_address"], amount=None, merchant=None, reference="order-1"
+        )
+        agent.exchange(granted.grant, change)
+        assert "approval" in refusal(agent, granted.grant, world.action(), error="access_denied")
+        world.clock.advance(seconds=3600)
+        agent.exchange(granted.grant, world.action())
+        assert "approval" in refusal(agent, granted.grant, change, error="access_denied")

@@ -44,7 +44,7 @@ def test_a_paused_agent_does_nothing_until_it_may_go_on(world: World) -> None:
         )
         assert "Paused. It can do nothing" in visit.get(answer.headers["location"]).text
         assert world.exchange(granted.grant).json()["error_description"] == "the delegation is paused"
-        assert redeem(world, token).status_code == 404 or redeem(world, token).status_code == 409
+        assert redeem(world, token).status_code == 409
         assert visit.post(f"/delegations/{granted.grant_id}/pause").status_code == 303
         assert visit.post(f"/delegations/{granted.grant_id}/resume").status_code == 303
     assert world.exchange(granted.grant).status_code == 200
@@ -112,10 +112,10 @@ def test_a_window_that_has_spent_more_than_its_new_limit_has_nothing_left(world:
     the_ledger_is_right(world)
 
 
-def test_the_total_stays_above_what_is_spent_or_held(world: World) -> None:
+def test_the_total_stays_above_what_is_spent_or_authorized(world: World) -> None:
     granted = world.granted()
     redeemed(world, token_of(world, granted.grant, "40.00"))
-    token_of(world, granted.grant, "10.00")
+    redeemed(world, token_of(world, granted.grant, "10.00"), capture=False)
     with signed_in(world) as visit:
         answer = lower(visit, granted.grant_id, total="49.99")
         assert answer.status_code == 409
@@ -160,7 +160,21 @@ def test_unticked_actions_and_data_are_refused_from_then_on(sqlite_world: World)
         assert lower(visit, granted.grant_id, action=["catalog.search"], datatype=[]).status_code == 303
     refused = sqlite_world.exchange(granted.grant)
     sqlite_world.refuses(refused, "invalid_authorization_details", constraint="actions")
-    assert token
+    assert redeem(sqlite_world, token).status_code == 409
+
+
+def test_what_was_not_used_yet_ends_here_and_below(world: World) -> None:
+    granted = world.granted()
+    below = handed_on(world, granted)
+    mine = token_of(world, granted.grant, "50.00")
+    theirs = world.exchange(below.grant, actor_token=world.assertion(PRICE_SCOUT)).json()["access_token"]
+    with signed_in(world) as visit:
+        assert lower(visit, granted.grant_id, total="60.00").status_code == 303
+    assert [redeem(world, token).status_code for token in (mine, theirs)] == [409, 409]
+    assert budget_of(world, granted.grant_id).reserved == 0
+    assert budget_of(world, below.grant_id).reserved == 0
+    assert world.exchange(granted.grant, action=world.action(amount=eur("60.00"))).status_code == 200
+    the_ledger_is_right(world)
 
 
 def test_to_be_asked_above_an_amount_does_not_end_what_the_catalogue_asks_for(sqlite_world: World) -> None:

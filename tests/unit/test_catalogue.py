@@ -40,6 +40,7 @@ def test_paying_ships_as_the_contract_shows_it() -> None:
         title="Pay",
         owner="payments",
         approver="user",
+        approvals=1,
         approval="delegation",
         escalate_to="group:payments-duty",
         escalate_after=timedelta(minutes=10),
@@ -88,7 +89,7 @@ def test_an_action_that_is_not_in_the_catalogue_has_no_entry() -> None:
     assert VOCABULARY.catalogue.get("Payment.finalize") is None
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", [key for key in KEYS if key != "approvals"])
 def test_an_entry_without_a_key_is_refused_by_file_action_and_key(key: str) -> None:
     assert f"actions.toml: payment.finalize: {key}: " in refusal(entry(**{key: None}))
 
@@ -102,6 +103,10 @@ def test_an_entry_without_a_key_is_refused_by_file_action_and_key(key: str) -> N
         ("owner", 7, "takes the name of a group"),
         ("approver", "alice", "takes user or group:NAME"),
         ("approver", "group:", "takes user or group:NAME"),
+        ("approvals", 0, "takes a number of people, 1 to 5"),
+        ("approvals", "2", "takes a number of people, 1 to 5"),
+        ("approvals", True, "takes a number of people, 1 to 5"),
+        ("approvals", 2, "takes 1, or nothing, where approver is user"),
         ("approval", "never", "takes delegation, unless_delegated or always"),
         ("approval", True, "takes delegation, unless_delegated or always"),
         ("escalate_to", "payments-duty", "takes user or group:NAME"),
@@ -170,3 +175,9 @@ def test_an_action_has_a_plain_name(name: str) -> None:
 )
 def test_a_file_of_another_shape_is_refused(broken: dict[str, object]) -> None:
     assert refusal(broken).startswith("actions.toml: ")
+
+
+def test_an_action_may_need_several_people_of_a_group() -> None:
+    two = parse_catalogue(entry(approver="group:risk", approvals=2), "actions.toml")
+    assert two.entries["payment.finalize"].approvals == 2
+    assert {shipped.approvals for shipped in SHIPPED.values()} == {1}
