@@ -147,7 +147,7 @@ class TokenFlow:
         if not is_place_of(place, url):
             raise NotAgreed("the resource server names another place", details)
         name = actions[0] if isinstance(actions, list) and len(actions) == 1 else None
-        if name not in self._names:
+        if not isinstance(name, str) or name not in self._names:
             raise NotAgreed("the resource server names an action that was not agreed to", details)
         self._check_amount(details)
         return details

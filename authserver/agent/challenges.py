@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from authserver import strict_json
 
@@ -59,6 +59,8 @@ def is_place_of(identifier: object, url: str) -> bool:
     place, asked = urlsplit(identifier), urlsplit(url)
     if (place.scheme, place.netloc) != (asked.scheme, asked.netloc) or place.query or place.fragment:
         return False
+    if ".." in unquote(asked.path).split("/"):
+        return False  # it is below no path that can be told by looking
     above = place.path.rstrip("/")
     return asked.path == above or asked.path.startswith(f"{above}/")
 
