@@ -72,10 +72,12 @@ class SpiffeWorkloadApi:
 
     def assertion(self, audience: str) -> str:
         """See `Workload`."""
-        # Only whoever uses it has it.
-        from spiffe import WorkloadApiClient
-        from spiffe.errors import PySpiffeError
-
+        try:
+            # Only whoever uses it has it.
+            from spiffe import WorkloadApiClient
+            from spiffe.errors import PySpiffeError
+        except ImportError as error:
+            raise WorkloadUnknown("the SPIFFE Workload API needs authserver[spiffe]") from error
         try:
             with self._lock:
                 if self._client is None:
