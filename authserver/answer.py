@@ -175,9 +175,10 @@ def _granted(
     details = chosen(seen.details, choice, services.vocabulary, now)
     if seen.standing is not None:
         return consent.change(services, connection, seen.standing, details, f"user:{user_id}", now)
-    return consent.record(
+    new = consent.root(
         services, connection, user=user_id, agent=seen.agent.client_id, details=details, by="user", now=now
     )
+    return consent.record(services, connection, new, now)
 
 
 def _seen(services: Services, connection: Connection, request: AuthorizationRequest, now: datetime) -> Opened:

@@ -20,10 +20,12 @@ from authserver.endpoints import (
     metadata,
     revocation,
     settlement,
+    tasks,
 )
 from authserver.endpoints.answers import error_answer
 from authserver.endpoints.claims import AuthorizationCodeGrant, DeviceCodeGrant
 from authserver.endpoints.deferred import DeferredGrant
+from authserver.endpoints.hand_over import HandOverGrant
 from authserver.endpoints.status import StatusEndpoint
 from authserver.endpoints.token import TokenEndpoint
 from authserver.errors import Refusal
@@ -75,12 +77,18 @@ def build(services: Services) -> Flask:
 
 def _oauth(services: Services) -> Blueprint:
     endpoint, status = TokenEndpoint(services), StatusEndpoint(services)
-    for grant in (AuthorizationCodeGrant, DeferredGrant, DeviceCodeGrant):
+    for grant in (AuthorizationCodeGrant, DeferredGrant, DeviceCodeGrant, HandOverGrant):
         endpoint.register_grant(grant)
     routes = Blueprint("oauth", __name__)
     _route(routes, "POST", "/oauth/token", lambda: endpoint.respond(request))
     _route(routes, "POST", "/oauth/introspect", lambda: introspection.respond(services, request))
     _route(routes, "POST", "/oauth/revoke", lambda: revocation.respond(services, request))
+    _route(
+        routes,
+        "POST",
+        "/oauth/tasks/<task_id>/complete",
+        lambda task_id: tasks.complete(services, request, task_id),
+    )
     _route(routes, "POST", "/oauth/redeem", lambda: settlement.redeem(services, request))
     _route(
         routes,

@@ -44,13 +44,14 @@ def grant(
 
     def write(connection: Connection) -> DelegationRecord:
         hold_off_revocations(connection)
-        return record(services, connection, user=user, agent=agent, details=details, by=by, now=now)
+        new = root(services, connection, user=user, agent=agent, details=details, by=by, now=now)
+        return record(services, connection, new, now)
 
     bounded(services, details, now)  # before a transaction is begun for nothing
     return signed(services, services.database.write(write), now)
 
 
-def record(
+def root(
     services: Services,
     connection: Connection,
     *,
@@ -59,15 +60,26 @@ def record(
     details: DelegationDetails,
     by: str,
     now: datetime,
-) -> DelegationRecord:
-    """The first half of `grant`, in the caller's transaction, which holds off revocations."""
+) -> NewDelegation:
+    """What `grant` records, for `record`. Raises `Refusal` where a party is unknown or `details` are not bounded."""
     final = bounded(services, details, now)
     person, client = _user(connection, user), _agent(connection, agent)
-    places_exist(connection, final)
-    new = NewDelegation(person.user_id, client.client_id, final, final.not_before or now, by)
+    return NewDelegation(person.user_id, client.client_id, final, final.not_before or now, by)
+
+
+def record(services: Services, connection: Connection, new: NewDelegation, now: datetime) -> DelegationRecord:
+    """Write a delegation, a root or below another, in the caller's transaction, which holds off revocations.
+
+    The one way to make one: parties are known to be enabled and `details` are `bounded`. Raises `Refusal`.
+    """
+    places_exist(connection, new.details)
     delegation_id = records.create(connection, new, services.stored, now)
-    event = Record("delegation.created", client_id=client.client_id, delegation_id=delegation_id)
-    event.changed(connection, now, user=person.user_id, by=by, details=final.to_json())
+    event = Record("delegation.created", client_id=new.client_id, delegation_id=delegation_id)
+    if new.above is not None:
+        event.data["parent"] = new.above.id
+    if new.task_id is not None:
+        event.data["task_id"] = new.task_id
+    event.changed(connection, now, user=new.user_id, by=new.created_by, details=new.details.to_json())
     return _leaf(services, connection, delegation_id)
 
 
@@ -100,7 +112,7 @@ def change(
 
 
 def signed(services: Services, link: DelegationRecord, now: datetime) -> Granted:
-    """The grant that names a delegation, for the agent that it is for."""
+    """The grant that names a delegation, for the agent that it is for; signed from its committed row."""
     claims = GrantClaims(
         issuer=services.issuer,
         subject=services.pairwise.user(link.user_id, link.client_id),

@@ -107,7 +107,7 @@ class _Poll:
         if state == "expired":
             raise Refusal("expired_token", "nobody answered in time", rule="approval.expired")
         chain = holder.chain()
-        holder.standing(chain, approval.task_id)
+        holder.standing(chain, holder.task(chain, approval.task_id))
         if state == "waiting":
             return self._wait(approval)
         if state == "used":

@@ -154,7 +154,7 @@ class _Exchange:
         hold_off_revocations(self.connection)
         chain = self.holder.chain()
         self.holder.same_client(chain.leaf.client_id)
-        self.holder.standing(chain, self.request.task_id)
+        self.holder.standing(chain, self._task(chain))
         self.holder.fresh()
         return self._decided(chain, index)
 
@@ -182,6 +182,9 @@ class _Exchange:
         action = self._action(chain, target, permit, index)
         self._reserve(chain, action, permit)
         return Committed(action, chain, target.identifier, is_new=True)
+
+    def _task(self, chain: Chain) -> str | None:
+        return self.holder.task(chain, self.request.task_id)
 
     def _target(self) -> ResourceServer:
         """The one resource server that `resource`, `audience` and `locations` agree on (RFC 8707)."""
@@ -227,11 +230,7 @@ class _Exchange:
         return Committed(action, chain, target.identifier, is_new=False)
 
     def _repeatable(self) -> Request | None:
-        # Contract §6: a retry may bring fresh assertions and a fresh proof; the DPoP key stays.
-        request, proof = self.request.repeatable, self.holder.proven.proof
-        if request is None or proof is None:
-            return request
-        return Request(request.key, request.fingerprint + proof.jkt.encode())
+        return self.holder.repeatable(self.request.repeatable)
 
     def _entry(self) -> CatalogueEntry:
         entry = self.services.vocabulary.catalogue.get(self.request.asked.action)
@@ -249,7 +248,7 @@ class _Exchange:
         self.holder.attempt.record.data |= without_absent(
             resource_server=target.identifier,
             asked=self.request.asked.to_json(),
-            task_id=self.request.task_id,
+            task_id=self._task(chain),
             dpop=True if self.holder.proven.proof is not None else None,
         )
         answer = self._answer(chain, target)
@@ -284,7 +283,7 @@ class _Exchange:
     def _waiting(self, chain: Chain, target: ResourceServer, needs: NeedsApproval) -> Opened:
         request, proof = self.request, self.holder.proven.proof
         jkt = proof.jkt if proof is not None else None
-        asking = Asking(chain, target.id, needs, request.by_scope, request.task_id, jkt, request.repeatable)
+        asking = Asking(chain, target.id, needs, request.by_scope, self._task(chain), jkt, request.repeatable)
         settings = self.services.settings.approvals
         opened = open_request(self.connection, self.services.approvals_secret, settings, asking, self.now)
         if opened.is_new:
@@ -296,14 +295,14 @@ class _Exchange:
 
     def _answer(self, chain: Chain, target: ResourceServer) -> Permit | Refuse | NeedsApproval:
         open_reservations = self.services.settings.ledger.open_reservations
-        situation = Situation(target.identifier, target.merchant, chain.leaf.agent_actions, open_reservations)
+        situation = Situation(target.identifier, target.merchant, chain.agent_actions, open_reservations)
         spent, vocabulary = allowances(self.connection, chain, self.now), self.services.vocabulary
         judged = judging.Request(
             chain=chain,
             allowances=spent,
             action=with_facts(self.request.asked, self._entry(), situation),
             platform=target.merchant is None,
-            task_id=self.request.task_id,
+            task_id=self._task(chain),
             dpop=self.holder.proven.proof is not None,
             now=self.now,
             approved_by=frozenset(self.approval.seats if self.approval is not None else ()),
@@ -346,7 +345,7 @@ class _Exchange:
             captured=0,
             refunded=0,
             reference=granted.reference,
-            task_id=self.request.task_id,
+            task_id=self._task(chain),
             jkt=proof.jkt if proof is not None else None,
             status_list=index.list_id,
             status_index=index.index,

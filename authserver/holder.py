@@ -17,6 +17,7 @@ from authserver.audit.events import Record
 from authserver.delegations.records import Chain, load_chain
 from authserver.delegations.standing import ending
 from authserver.errors import Refusal
+from authserver.ledger.idempotency import Request
 from authserver.services import Services
 from authserver.tokens.action_tokens import Actor
 from authserver.tokens.grants import Grant
@@ -181,6 +182,12 @@ class Holder:
         if credentials.client_id not in (None, client_id):
             raise Refusal("invalid_request", "client_id is not the actor", rule="client.other_agent")
 
+    def task(self, chain: Chain, asked: str | None) -> str | None:
+        """The task that this is for: what was handed on for one task serves no other."""
+        if chain.task_id is not None and asked not in (None, chain.task_id):
+            raise Refusal("invalid_request", "the delegation is for another task", rule="task.other")
+        return chain.task_id or asked
+
     def standing(self, chain: Chain, task_id: str | None) -> None:
         """Neither the delegation nor the task has ended."""
         if ended := ending(self.connection, chain, self.now, task_id):
@@ -196,6 +203,14 @@ class Holder:
         if proof is not None:
             replayed = Refusal("invalid_dpop_proof", "the DPoP proof was used before", rule="dpop.replayed")
             self._use(f"dpop:{proof.jkt}", proof.jti, proof.forget_at, replayed)
+
+    def repeatable(self, request: Request | None) -> Request | None:
+        """What makes another request the same: a retry may bring fresh assertions and a fresh proof; the DPoP key stays
+        (contract §6).
+        """
+        if request is None or self.proven.proof is None:
+            return request
+        return Request(request.key, request.fingerprint + self.proven.proof.jkt.encode())
 
     def _use(self, issuer: str, jti: str, expires_at: datetime, replayed: Refusal) -> None:
         try:

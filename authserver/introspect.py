@@ -44,9 +44,12 @@ def ended_indices(services: Services, connection: Connection, list_id: int, now:
     listed = actions.in_status_list(connection, list_id, now)
     chains = load_chains(connection, {action.delegation_id for action in listed}, services.stored)
     delegations = endings(connection, chains.values(), now)
-    tasks = ended_tasks(connection, {action.task_id for action in listed if action.task_id is not None})
+    used = {(action.delegation_id, action.task_id) for action in listed if action.task_id is not None}
+    tasks = ended_tasks(connection, [(chains[delegation], task_id) for delegation, task_id in used])
     return [
         action.status_index
         for action in listed
-        if not action.is_live(now) or action.delegation_id in delegations or action.task_id in tasks
+        if not action.is_live(now)
+        or action.delegation_id in delegations
+        or (action.delegation_id, action.task_id) in tasks
     ]

@@ -7,7 +7,7 @@ then given back in bounded transactions, so that one press can end a million del
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Table, func, select, true
+from sqlalchemy import ColumnElement, Connection, FromClause, Join, func, literal, select, true
 
 from authserver import jose
 from authserver.actors.agents import Agent as AgentRecord
@@ -20,29 +20,42 @@ from authserver.ledger import actions
 from authserver.ledger.actions import ActionRecord
 from authserver.ledger.reservations import release, release_all
 from authserver.policy.catalogue import LONGEST_LIFETIME
-from authserver.schema import Action, Agent, Delegation, Revocation, User, table_of
+from authserver.schema import Action, Agent, Delegation, EndedTask, Revocation, User, table_of
 from authserver.services import Services
 
 _ACTIONS, _DELEGATIONS, _AGENTS = table_of(Action), table_of(Delegation), table_of(Agent)
-_USERS, _REVOCATIONS = table_of(User), table_of(Revocation)
+_USERS, _REVOCATIONS, _ENDED_TASKS = table_of(User), table_of(Revocation), table_of(EndedTask)
 _BATCH = 200
 _LONGEST_LIFE = timedelta(seconds=LONGEST_LIFETIME + 60)  # of a token, and servers' clocks apart
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is to end; `name` is empty for `all`."""
+    """What is to end; `name` is empty for `all`.
+
+    `party` is whose task it is: `agent:CLIENT_ID` or `user:USER_ID` (`standing.agent_party`, `user_party`), or empty
+    for everybody's of that name.
+    """
 
     kind: Kind
     name: str
+    party: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How many delegations stood, and how many tokens were live, when it was revoked."""
+    """What stood when it was revoked.
+
+    Delegations that had not expired, with whose they were and who held them; tokens that were live, with the tasks they
+    served; and what was authorized, which may still be captured (contract §7).
+    """
 
     delegations: int
     tokens: int
+    authorized: int
+    agents: int
+    users: int
+    tasks: int
 
 
 class UnknownTarget(LookupError):
@@ -55,18 +68,15 @@ def revoke(services: Services, target: Target, *, reason: str, by: str, now: dat
     def write(connection: Connection) -> int:
         wait_for_exchanges(connection)
         _must_exist(connection, target)
-        row = {
-            "kind": target.kind,
-            "target": target.name,
-            "reason": reason,
-            "revoked_by": by,
-            "revoked_at": now,
-        }
-        made = connection.execute(_REVOCATIONS.insert().returning(_REVOCATIONS.c.id), row)
-        revocation = int(made.scalar_one())
         record = Record("revocation", delegation_id=target.name if target.kind == "delegation" else None)
-        record.changed(connection, now, kind=target.kind, target=target.name, reason=reason, by=by)
-        return revocation
+        party = {"party": target.party} if target.party else {}
+        said = {"kind": target.kind, "target": target.name, **party, "reason": reason}
+        record.changed(connection, now, **said, by=by)
+        if target.party:
+            return _task_ended(connection, target, by, now)
+        made = _REVOCATIONS.insert().returning(_REVOCATIONS.c.id)
+        row = {"kind": target.kind, "target": target.name, "reason": reason, "revoked_by": by}
+        return int(connection.execute(made, {**row, "revoked_at": now}).scalar_one())
 
     revocation = services.database.write(write)
     # From here on everything is ended. To count it and to give back what it held takes longer, and holds up nobody.
@@ -76,6 +86,16 @@ def revoke(services: Services, target: Target, *, reason: str, by: str, now: dat
     ):
         pass
     return ended
+
+
+def _task_ended(connection: Connection, target: Target, by: str, now: datetime) -> int:
+    row = {"task_id": target.name, "party": target.party, "ended_by": by, "ended_at": now}
+    over = select(_ENDED_TASKS.c.party).where(
+        _ENDED_TASKS.c.task_id == target.name, _ENDED_TASKS.c.party == target.party
+    )
+    if connection.scalar(over) is None:
+        connection.execute(_ENDED_TASKS.insert(), row)
+    return 0  # no revocation; a task is over whatever was granted since
 
 
 def would_end(services: Services, target: Target, now: datetime) -> Ended:
@@ -145,51 +165,79 @@ def _void_one(
 
 
 def _must_exist(connection: Connection, target: Target) -> None:
-    columns: dict[Kind, ColumnElement[str]] = {
+    columns: dict[str, ColumnElement[str]] = {
         "delegation": _DELEGATIONS.c.id,
         "agent": _AGENTS.c.client_id,
         "user": _USERS.c.user_id,
     }
-    column = columns.get(target.kind)
-    if column is not None and connection.scalar(select(column).where(column == target.name).limit(1)) is None:
-        raise UnknownTarget(f"there is no {target.kind} {target.name}")
+    party_kind, _, party_name = target.party.partition(":")
+    for kind, name in ((target.kind, target.name), (party_kind, party_name)):
+        column = columns.get(kind)
+        if column is not None and connection.scalar(select(column).where(column == name).limit(1)) is None:
+            raise UnknownTarget(f"there is no {kind} {name}")
 
 
 def _count(connection: Connection, target: Target, now: datetime) -> Ended:
-    standing = select(func.count()).select_from(_DELEGATIONS).where(_DELEGATIONS.c.expires_at > now)
-    live = select(func.count()).select_from(_ACTIONS)
-    live = live.where(
+    top, below, together = _covering()
+    of_delegations = select(
+        *(func.count(below.c[name].distinct()) for name in ("id", "client_id", "user_id"))
+    ).select_from(together)
+    standing = of_delegations.where(_condition(top, target), below.c.expires_at > now)
+    delegations, agents, users = tuple(connection.execute(standing).one())
+    where, covered = _actions_of(target)
+    live = select(func.count(_ACTIONS.c.id.distinct()), func.count(_ACTIONS.c.task_id.distinct())).where(
         _ACTIONS.c.state == "reserved",
         _ACTIONS.c.expires_at > now,
         _ACTIONS.c.issued_at > now - _LONGEST_LIFE,  # says the same, to the index
+        covered,
     )
-    tokens = connection.scalar(live.where(_of(_ACTIONS, _ACTIONS.c.delegation_id, target))) or 0
-    if target.kind == "task":
-        return Ended(0, tokens)
-    return Ended(connection.scalar(standing.where(_of(_DELEGATIONS, _DELEGATIONS.c.id, target))) or 0, tokens)
+    tokens, tasks = connection.execute(live.select_from(where)).one()
+    authorized = select(func.count(_ACTIONS.c.id.distinct())).select_from(where)
+    authorized = authorized.where(_ACTIONS.c.ends_at > now, _ACTIONS.c.state == "authorized", covered)
+    return Ended(delegations, tokens, connection.scalar(authorized) or 0, agents, users, tasks)
 
 
-def _of(
-    table: Table, delegation_id: ColumnElement[str], target: Target, revocation: int | None = None
-) -> ColumnElement[bool]:
-    """Whether a row of `table` belongs to what the target covers; with `revocation`, to what that one ended."""
+def _actions_of(target: Target) -> tuple[FromClause, ColumnElement[bool]]:
+    """The actions that the target covers, from what it names downwards: where from, and which."""
     if target.kind == "task":
-        return _ACTIONS.c.task_id == target.name
+        return _ACTIONS, _of_task(target)
+    top, below, together = _covering()
+    return together.join(_ACTIONS, _is_of(below)), _condition(top, target)
+
+
+def _of_task(target: Target) -> ColumnElement[bool]:
+    """Whether an action is of the task: anybody's, or the party's with what it handed on for the task."""
+    of_task = _ACTIONS.c.task_id == target.name
+    if not target.party:
+        return of_task
+    own = literal("agent:") + _ACTIONS.c.client_id == target.party
+    of_user = select(_DELEGATIONS.c.id).where(
+        _is_of(_DELEGATIONS), literal("user:") + _DELEGATIONS.c.user_id == target.party
+    )
+    top, below, together = _covering()
+    handed_on = select(below.c.id).select_from(together).where(_is_of(below), _condition(top, target))
+    return of_task & (own | of_user.exists() | handed_on.exists())
+
+
+def _is_of(delegation: FromClause) -> ColumnElement[bool]:
+    return (delegation.c.root_id == _ACTIONS.c.root_id) & (delegation.c.id == _ACTIONS.c.delegation_id)
+
+
+def _covering() -> tuple[FromClause, FromClause, Join]:
+    """A delegation `top`, and `below`: itself and all that was handed on from it."""
     top, below = _DELEGATIONS.alias("top"), _DELEGATIONS.alias("below")
-    covered = (
-        select(below.c.id)
-        .join(top, top.c.root_id == below.c.root_id)
-        .where(
-            below.c.root_id == table.c.root_id,
-            below.c.id == delegation_id,
-            # Itself, or an id further down its path; compared as text, since ids may hold what LIKE would expand.
-            func.substr(below.c.path + " ", 1, func.length(top.c.path) + 1) == top.c.path + " ",
-            _condition(top, target),
-        )
-    )
-    if revocation is not None:
-        covered = covered.where(top.c.revocations_before < revocation)
-    return covered.exists()
+    # Itself, or an id further down its path; compared as text, since ids may hold what LIKE would expand.
+    further_down = func.substr(below.c.path + " ", 1, func.length(top.c.path) + 1) == top.c.path + " "
+    return top, below, top.join(below, (top.c.root_id == below.c.root_id) & further_down)
+
+
+def _ended_by(target: Target, revocation: int) -> ColumnElement[bool]:
+    """Whether that revocation ended an action: asked of the few that hold something."""
+    if target.kind == "task":
+        return _of_task(target)
+    top, below, together = _covering()
+    covered = select(below.c.id).select_from(together).where(_is_of(below), _condition(top, target))
+    return covered.where(top.c.revocations_before < revocation).exists()
 
 
 def _condition(delegation: FromClause, target: Target) -> ColumnElement[bool]:
@@ -199,6 +247,11 @@ def _condition(delegation: FromClause, target: Target) -> ColumnElement[bool]:
         return delegation.c.user_id == target.name
     if target.kind == "agent":
         return delegation.c.client_id == target.name
+    if target.kind == "task":  # what was handed on for it
+        of_party = (delegation.c.created_by == target.party) | (
+            literal("user:") + delegation.c.user_id == target.party
+        )
+        return (delegation.c.task_id == target.name) & (of_party if target.party else true())
     if target.kind == "trust_domain":
         agents = select(_AGENTS.c.client_id).where(_AGENTS.c.trust_domain == target.name)
         return delegation.c.client_id.in_(agents)
@@ -209,7 +262,7 @@ def _void_some(
     services: Services, connection: Connection, target: Target, revocation: int, now: datetime
 ) -> int:
     """Give back what some of the ended tokens still hold; returns how many were found, 0 when all is done."""
-    covered = _of(_ACTIONS, _ACTIONS.c.delegation_id, target, revocation)
+    covered = _ended_by(target, revocation)
     holds = (_ACTIONS.c.ends_at.is_not(None), _ACTIONS.c.state == "reserved")  # the first names the index
     query = select(*actions.COLUMNS).where(*holds, covered).limit(_BATCH)
     found = [ActionRecord(*row) for row in connection.execute(query)]

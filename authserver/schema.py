@@ -123,6 +123,12 @@ class Delegation(Base):
         Index("ix_delegations_id", "id"),
         Index("ix_delegations_user_id", "user_id"),
         Index("ix_delegations_client_id", "client_id"),
+        Index(
+            "ix_delegations_task",
+            "task_id",
+            sqlite_where=text("task_id IS NOT NULL"),
+            postgresql_where=text("task_id IS NOT NULL"),
+        ),
     )
     root_id: Mapped[str] = mapped_column(primary_key=True)
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -137,6 +143,7 @@ class Delegation(Base):
     # The newest revocation when it was made: only later ones can end it, whatever any clock says.
     revocations_before: Mapped[int]
     paused_at: Mapped[datetime | None]
+    task_id: Mapped[str | None]  # the one task it was handed on for
 
 
 class Budget(Base):
@@ -540,3 +547,19 @@ class PolicyState(Base):
     state: Mapped[str]
     changed_at: Mapped[datetime]
     changed_by: Mapped[str]
+
+
+# --- tasks ---------------------------------------------------------------------------------------------------------
+
+
+class EndedTask(Base):
+    """A task that is over for one party, for good: for `agent:CLIENT_ID` or for `user:USER_ID`.
+
+    Apart from `revocations`, since agents end tasks every day: a revocation makes every exchange look again.
+    """
+
+    __tablename__ = "ended_tasks"
+    task_id: Mapped[str] = mapped_column(primary_key=True)
+    party: Mapped[str] = mapped_column(primary_key=True)
+    ended_by: Mapped[str]
+    ended_at: Mapped[datetime]

@@ -70,6 +70,7 @@ class Run:
                 self.postgresql(ours)
         if self.effort.many_delegations:
             self.delegations()
+        self.chains()
         if self.effort.expired:
             self.expiry()
 
@@ -145,6 +146,15 @@ class Run:
         few, many = (self._with_delegations(count) for count in (1_000, self.effort.many_delegations))
         self.report.reached["delegations"] = many.per_second / few.per_second if few.per_second else 0.0
         self.report.remarks["delegations"] = f"{self.effort.many_delegations:,} delegations"
+
+    def chains(self) -> None:
+        """What an exchange costs when its delegation was handed on: every budget of the chain is held."""
+        for depth in (1, 3, 8):
+            folder = Path(tempfile.mkdtemp(prefix=f"chain-{depth}-", dir=self.folder))
+            ours = world.build(folder, databases.sqlite(folder), 200, depth)
+            with ours.serve() as server:
+                name = f"SQLite: exchange, chain of {depth}"
+                self._measure(server, name, ours.reused_exchanges(), HAS_TOKEN)
 
     def expiry(self) -> None:
         """How long the upkeep takes to release a great many reservations at once."""

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from itertools import cycle, islice
@@ -157,8 +157,11 @@ class World:
         return ECKey.import_key((self.folder / "domain" / "private_key.pem").read_bytes())
 
 
-def build(folder: Path, store: Store, delegations: int) -> World:
-    """Configure a server in a folder by its own command line and give it this many delegations."""
+def build(folder: Path, store: Store, delegations: int, depth: int = 1) -> World:
+    """Configure a server in a folder by its own command line and give it this many delegations.
+
+    Each is the last of a chain of `depth`, 1 being what a user allowed.
+    """
     port = free_port()
     file = folder / "authserver.toml"
     environment = {"AUTHSERVER_CONFIG": str(file)}
@@ -171,7 +174,7 @@ def build(folder: Path, store: Store, delegations: int) -> World:
     )
     _manage(["migrate"], environment)
     shop = json.loads(_manage(["resource-servers", "create", "--identifier", SHOP], environment))
-    grants = _grants(environment, delegations)
+    grants = _grants(environment, delegations, depth)
     return World(folder, store, port, environment, (shop["id"], shop["client_secret"]), grants)
 
 
@@ -179,8 +182,8 @@ def _manage(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
     return _run([sys.executable, "manage.py", *arguments], environment).decode()
 
 
-def _grants(environment: Mapping[str, str], count: int) -> tuple[str, ...]:
-    output = _run([sys.executable, "-m", "bench.world", str(count)], environment)
+def _grants(environment: Mapping[str, str], count: int, depth: int) -> tuple[str, ...]:
+    output = _run([sys.executable, "-m", "bench.world", str(count), str(depth)], environment)
     grants: tuple[str, ...] = pickle.loads(output)
     return grants
 
@@ -197,8 +200,11 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> bytes:
 # --- inside the configured server's own process -------------------------------------------------------------------
 
 
-def record(count: int) -> tuple[str, ...]:
-    """Register the agents and a user, and record `count` delegations in the configured database; gives their grants."""
+def record(count: int, depth: int) -> tuple[str, ...]:
+    """Register the agents and a user, and record `count` delegations in the configured database; gives their grants.
+
+    Each is handed on by its agent to itself until it is the last of a chain of `depth`.
+    """
     from sqlalchemy import Connection
 
     from authserver import register
@@ -226,6 +232,14 @@ def record(count: int) -> tuple[str, ...]:
 
     user_id = services.database.write(register_all)
 
+    def last_of_chain(connection: Connection, new: NewDelegation) -> str:
+        made = records.create(connection, new, services.stored, now)
+        for _ in range(depth - 1):
+            chain = records.load_chain(connection, made, services.stored)
+            assert chain is not None
+            made = records.create(connection, replace(new, above=chain.leaf), services.stored, now)
+        return made
+
     def signed(client_id: str, agent: int, delegation_id: str) -> str:
         claims = GrantClaims(
             issuer=services.issuer,
@@ -246,7 +260,7 @@ def record(count: int) -> tuple[str, ...]:
 
         def record_batch(connection: Connection, batch: list[int] = batch) -> list[str]:
             new = [NewDelegation(user_id, f"agent-{agent}", details, now, "bench") for agent in batch]
-            return [records.create(connection, one, services.stored, now) for one in new]
+            return [last_of_chain(connection, one) for one in new]
 
         made.extend(services.database.write(record_batch))
     usable = zip(agents, made, strict=True)
@@ -256,6 +270,6 @@ def record(count: int) -> tuple[str, ...]:
 
 if __name__ == "__main__":
     started = time.monotonic()
-    result = record(int(sys.argv[1]))
+    result = record(int(sys.argv[1]), int(sys.argv[2]))
     sys.stdout.buffer.write(pickle.dumps(result))
     print(f"{len(result)} grants in {time.monotonic() - started:.1f} s", file=sys.stderr)

@@ -1,14 +1,15 @@
 """The chapters of the demonstration: each asks for real, holds the answer against what it tells, and says why."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 
-from authserver.agent import Agent, ExchangeRefused, IssuedToken
+from authserver import agent as kit
+from authserver.agent import Delegation, ExchangeRefused, IssuedToken
 from authserver.errors import Violation
 from authserver.resource_server import Introspection, Settlement, SettlementRefused
 from authserver.values import Money
@@ -18,6 +19,7 @@ from examples.person import Person
 from examples.world import (
     FOODS,
     MARKET,
+    SCOUT,
     Delegated,
     World,
     what_ada_allows_the_scout,
@@ -49,7 +51,7 @@ class Agent:
     """One of the two agents, with the identity of its workload."""
 
     name: str
-    client: Agent
+    client: kit.Agent
     asking: Asking
     shop: httpx.Client
 
@@ -64,14 +66,30 @@ class Agent:
         self, grant: str, details: dict[str, Any], error: str, *constraints: str
     ) -> ExchangeRefused:
         """The refusal, which has this error and is for exactly these limits; anything else ends the story."""
+        return self._refused(lambda: self.client.exchange(grant, details), error, *constraints)
+
+    def hands_on(self, grant: str, to: str, details: Mapping[str, object]) -> Delegation:
+        """What another agent is given of that; a refusal ends the story."""
         try:
-            issued = self.client.exchange(grant, details)
+            return self.client.hand_on(grant, to, details)
+        except ExchangeRefused as refused:
+            raise Unexpected(f"{self.name} was refused", f"{refused} {refused.violations}") from refused
+
+    def may_not_hand_on(
+        self, grant: str, to: str, details: Mapping[str, object], *constraints: str
+    ) -> ExchangeRefused:
+        """The refusal, for exactly these limits; anything else ends the story."""
+        return self._refused(lambda: self.client.hand_on(grant, to, details), _DENIED, *constraints)
+
+    def _refused(self, ask: Callable[[], object], error: str, *constraints: str) -> ExchangeRefused:
+        try:
+            given = ask()
         except ExchangeRefused as refused:
             crossed = sorted(violation.constraint for violation in refused.violations)
             as_told = (refused.error, crossed) == (error, sorted(constraints))
             expect(as_told, f"{self.name} was refused otherwise", f"{refused} {refused.violations}")
             return refused
-        raise Unexpected(f"{self.name} was not refused", str(issued))
+        raise Unexpected(f"{self.name} was not refused", str(given))
 
     def shows(
         self,
@@ -101,6 +119,7 @@ class Story:
     introspection: Introspection  # these two as Example Foods
     settlement: Settlement
     consent: Delegated = field(init=False)
+    handed: Delegation = field(init=False)
     scouting: Delegated = field(init=False)
     scout_ends: datetime = field(init=False)
     found: IssuedToken = field(init=False)
@@ -117,6 +136,7 @@ class Story:
         self.tokens_are_misused()
         self.the_budget_runs_out()
         self.a_token_ends_by_itself()
+        self.the_helper_hands_on()
         self.ada_takes_it_back()
 
     def ada_consents(self) -> None:
@@ -285,8 +305,26 @@ class Story:
         self.say.asks("Price Scout", "a new token for searching")
         self._no(self.scout.is_refused(self.scouting.grant, self._search(), "invalid_request"))
 
+    def the_helper_hands_on(self) -> None:
+        """One searches, another pays; never more than the one who hands on has itself."""
+        self.say.chapter("Basket Helper lets Price Scout search for it")
+        part = self.consent.details | {"actions": ["catalog.search"], "redelegation": {"depth": 0}}
+        self.say.asks("Basket Helper", "hand on to Price Scout: to search, with a budget of €500.00")
+        wide = part | {"limits": part["limits"] | {"total": "500.00"}}
+        self._no(self.helper.may_not_hand_on(self.consent.grant, SCOUT, wide, "limits.total"))
+        self.say.asks("Basket Helper", "hand on to Price Scout: to search, within its own limits")
+        self.handed = self.helper.hands_on(self.consent.grant, SCOUT, part)
+        self.say.yes("a grant that is worth nothing without the workload of Price Scout")
+        self.say.asks("Price Scout", "search at Example Foods, with what it was handed")
+        found = self.scout.gets(self.handed.grant, self._search())
+        self.scout.shows(found, "GET", "/api/products?search=oat", 200)
+        self.say.yes("a token for catalog.search that names Price Scout, and Basket Helper behind it")
+        self.say.asks("Price Scout", "pay €5.00 to Example Foods, with what it was handed")
+        payment = self._payment("5.00", "order-0")
+        self._no(self.scout.is_refused(self.handed.grant, payment, _DENIED, "actions"))
+
     def ada_takes_it_back(self) -> None:
-        """Revocation is at once: for new tokens, and for those that are out."""
+        """Revocation is at once: for new tokens, for those that are out, and for what was handed on."""
         self.say.chapter("Ada takes back what she allowed")
         order = self._orders("9.95", "cart-892", {"oats": 1, "cheese": 1})
         unused = self.helper.gets(self.consent.grant, self._payment("9.95", order))
@@ -301,6 +339,8 @@ class Story:
         self.say.asks("Basket Helper", "a new token for the same payment")
         payment = self._payment("9.95", order)
         self._no(self.helper.is_refused(self.consent.grant, payment, "invalid_request"))
+        self.say.asks("Price Scout", "a new token for searching, with what Basket Helper handed it")
+        self._no(self.scout.is_refused(self.handed.grant, self._search(), "invalid_request"))
 
     # --- what is asked for ----------------------------------------------------------------------------------
 

@@ -172,7 +172,10 @@ def what_the_helper_asks_for(shop: str, lasts: timedelta) -> dict[str, Any]:
 
 
 def what_ada_allows_the_helper(shop: str, lasts: timedelta) -> dict[str, Any]:
-    """Groceries in the Netherlands and Belgium: at most €80 at a time, €120 in all; she is asked above €60."""
+    """Groceries in the Netherlands and Belgium: at most €80 at a time, €120 in all; she is asked above €60.
+
+    A part of it may be handed on, once.
+    """
     return {
         "type": "agent_delegation",
         "actions": ["catalog.search", "order.checkout", "payment.finalize"],
@@ -181,6 +184,7 @@ def what_ada_allows_the_helper(shop: str, lasts: timedelta) -> dict[str, Any]:
         "merchants": {"categories": ["5411", "5451"], "countries": ["NL", "BE"]},
         "datatypes": ["shipping_address"],
         "approval": {"above": "60.00"},
+        "redelegation": {"depth": 1},
         "expires": instant(datetime.now(UTC) + lasts),
     }
 

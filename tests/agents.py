@@ -83,7 +83,9 @@ def running_market(
     listener = make_server("127.0.0.1", 0, lambda *_: iter(()), threaded=True, request_handler=QuietHandler)
     url = f"http://127.0.0.1:{listener.server_port}"
     market = Market(world, url, f"{url}/api")
-    id, secret = register(world, f"foods{listener.server_port}", market.identifier, merchant=Merchant.parse(MERCHANT))
+    id, secret = register(
+        world, f"foods{listener.server_port}", market.identifier, merchant=Merchant.parse(MERCHANT)
+    )
     kit = ResourceServer(world.issuer, market.identifier, id, secret, clock=world.clock)
     application = around(create_shop(kit))
 

@@ -1,6 +1,7 @@
 """Agents: OAuth clients that are each bound to one workload identity."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -52,6 +53,20 @@ def find_by_workload(connection: Connection, trust_domain: str, subject: str) ->
     """
     row = connection.execute(_BY_WORKLOAD, {"trust_domain": trust_domain, "subject": subject}).one_or_none()
     return None if row is None else _agent(row)
+
+
+def find_named(connection: Connection, name: str, trust_domains: Iterable[str]) -> tuple[Agent, ...]:
+    """All agents, disabled or not, that `name` could mean: a `client_id`, or a workload's subject in one of the
+    trust domains.
+    """
+    by_subject = select(_agents).where(
+        _agents.c.trust_domain.in_(sorted(trust_domains)), _agents.c.subject == name
+    )
+    rows = [
+        *connection.execute(_BY_CLIENT_ID, {"client_id": name}),
+        *connection.execute(by_subject),
+    ]
+    return tuple({row.client_id: _agent(row) for row in rows}.values())
 
 
 def list_all(connection: Connection) -> tuple[Agent, ...]:

@@ -1,5 +1,7 @@
 """`revoke`: end all that an agent, a user, a trust domain, a task or everybody holds."""
 
+from dataclasses import asdict
+
 import click
 from sqlalchemy import Connection
 
@@ -7,6 +9,7 @@ from authserver import revoke
 from authserver.accounts import users
 from authserver.actors import agents
 from authserver.commands.context import Failed, json_always, opened, operator, print_json
+from authserver.delegations.standing import agent_party, user_party
 from authserver.revoke import Target, UnknownTarget
 from authserver.services import Services
 
@@ -33,7 +36,8 @@ def verb(
 ) -> None:
     """End delegations and their tokens, now, with all below them; prints how many.
 
-    Takes exactly one of --agent, --user, --trust-domain, --task and --all. What is granted afterwards stands.
+    Takes exactly one of --agent, --user, --trust-domain, --task and --all; a task may be that of one agent or one user
+    only. What is granted afterwards stands, but a task is over for good.
     """
     named: dict[str, str | None] = {
         "agent": agent,
@@ -43,10 +47,11 @@ def verb(
         "all": "" if everything else None,
     }
     said = [(kind, name) for kind, name in named.items() if name is not None]
+    of = said.pop(0) if len(said) == 2 and said[0][0] in ("agent", "user") and task is not None else None
     if len(said) != 1:
         raise click.UsageError("takes exactly one of --agent, --user, --trust-domain, --task and --all")
     with opened() as services:
-        target = services.database.read(lambda connection: _target(services, connection, *said[0]))
+        target = services.database.read(lambda connection: _target(services, connection, *said[0], of))
         now = services.clock.now()
         try:
             ended = (
@@ -60,14 +65,20 @@ def verb(
         {
             "kind": target.kind,
             "target": target.name,
-            "delegations": ended.delegations,
-            "tokens": ended.tokens,
+            **({"party": target.party} if target.party else {}),
+            **asdict(ended),
             "dry_run": dry_run,
         }
     )
 
 
-def _target(services: Services, connection: Connection, kind: str, name: str) -> Target:
+def _target(
+    services: Services, connection: Connection, kind: str, name: str, of: tuple[str, str] | None = None
+) -> Target:
+    if of is not None:
+        whose = _target(services, connection, *of)
+        party = user_party(whose.name) if whose.kind == "user" else agent_party(whose.name)
+        return Target("task", name, party)
     if kind == "user":
         user = users.find(connection, name)
         if user is None:

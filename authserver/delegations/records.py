@@ -39,6 +39,7 @@ class DelegationRecord:
     created_by: str
     paused_at: datetime | None
     revocations_before: int
+    task_id: str | None  # the one task it was handed on for
     total_spent: int  # reserved + authorized + captured - refunded
     action_count: int
 
@@ -67,6 +68,17 @@ class Chain:
         """What all delegations of the chain share."""
         return self.leaf.root_id
 
+    @property
+    def task_id(self) -> str | None:
+        """The one task that the delegation serves, where it or one above it was handed on for a task."""
+        return next((link.task_id for link in self.links if link.task_id is not None), None)
+
+    @property
+    def agent_actions(self) -> frozenset[str] | None:
+        """What each agent of the chain may ever be allowed: none can hand on what it could not do (A97)."""
+        bounds = [link.agent_actions for link in self.links if link.agent_actions is not None]
+        return frozenset.intersection(*bounds) if bounds else None
+
 
 _SPENT = _BUDGETS.c.reserved + _BUDGETS.c.authorized + _BUDGETS.c.captured - _BUDGETS.c.refunded
 _LINKS: Select[tuple[object, ...]] = select(
@@ -92,6 +104,7 @@ _LINKS: Select[tuple[object, ...]] = select(
 # Built once: what SQLAlchemy computes for a statement it keeps with the statement.
 _BY_ID = Prepared(_LINKS.where(_DELEGATIONS.c.id == bindparam("delegation")))
 _OF_IDS = _LINKS.where(_DELEGATIONS.c.id.in_(bindparam("ids", expanding=True)))
+_BELOW = _LINKS.where(_DELEGATIONS.c.root_id == bindparam("root"), _DELEGATIONS.c.id != bindparam("root"))
 _AT_ONCE = 500  # parameters of one statement; SQLite takes 32,766
 _ABOVE = _LINKS.where(
     _DELEGATIONS.c.root_id == bindparam("root"), _DELEGATIONS.c.id.in_(bindparam("ids", expanding=True))
@@ -131,6 +144,14 @@ def load_chain(connection: Connection, delegation_id: str, stored: StoredDetails
     return Chain(tuple(_record(row, stored) for row in rows), leaf.newest_revocation)
 
 
+def children_of(connection: Connection, root_id: str, stored: StoredDetails) -> tuple[DelegationRecord, ...]:
+    """All that was handed on below a root, each after the one that it hangs below, oldest first; for a tree."""
+    rows = connection.execute(_BELOW, {"root": root_id}).all()
+    age = {row.id: (row.created_at, row.id) for row in rows}
+    rows = sorted(rows, key=lambda row: [age[link] for link in row.path.split(" ")[1:]])
+    return tuple(_record(row, stored) for row in rows)
+
+
 def list_delegations(connection: Connection, stored: StoredDetails) -> Iterable[DelegationRecord]:
     """All delegations, oldest first."""
     for row in connection.execute(_LINKS.order_by(_DELEGATIONS.c.created_at, _DELEGATIONS.c.id)):
@@ -161,23 +182,31 @@ def below(connection: Connection, top: DelegationRecord, stored: StoredDetails) 
 
 @dataclass(frozen=True, slots=True)
 class NewDelegation:
-    """A delegation to be recorded. `details` are final: `not_before` is set and `expires` is bounded."""
+    """A delegation to be recorded. `details` are final: `not_before` is set and `expires` is bounded.
+
+    `above` is the delegation that it is handed on from, None for a root; `task_id` the one task that it is for.
+    """
 
     user_id: str
     client_id: str
     details: DelegationDetails
     not_before: datetime
     created_by: str
+    above: DelegationRecord | None = None
+    task_id: str | None = None
 
 
 def create(connection: Connection, new: NewDelegation, stored: StoredDetails, now: datetime) -> str:
-    """Record a root delegation with its empty budget; returns its id. Revocations must be held off meanwhile."""
+    """Record a delegation with its empty budget; returns its id. Revocations must be held off meanwhile."""
     delegation_id = new_id()
+    root_id = new.above.root_id if new.above else delegation_id
+    # INVARIANT: each link of a chain keeps what was revoked before itself, so that a child never revives what is above
+    # it (test_A94_a_child_never_revives_a_revoked_ancestor).
     newest = connection.scalar(select(func.coalesce(func.max(_REVOCATIONS.c.id), 0)))
     row = {
-        "root_id": delegation_id,
+        "root_id": root_id,
         "id": delegation_id,
-        "path": delegation_id,
+        "path": " ".join((*(new.above.path if new.above else ()), delegation_id)),
         "user_id": new.user_id,
         "client_id": new.client_id,
         "details": stored.write(new.details),
@@ -186,11 +215,12 @@ def create(connection: Connection, new: NewDelegation, stored: StoredDetails, no
         "created_at": now,
         "created_by": new.created_by,
         "revocations_before": newest,
+        "task_id": new.task_id,
     }
     connection.execute(_DELEGATIONS.insert(), row)
     limits = new.details.limits
     budget = {
-        "root_id": delegation_id,
+        "root_id": root_id,
         "delegation_id": delegation_id,
         "total_limit": limits.total.minor if limits else None,
         "count_limit": limits.count if limits else None,
@@ -232,6 +262,7 @@ def _record(row: Row[tuple[object, ...]], stored: StoredDetails) -> DelegationRe
         created_by=row.created_by,
         paused_at=row.paused_at,
         revocations_before=row.revocations_before,
+        task_id=row.task_id,
         total_spent=row.total_spent,
         action_count=row.action_count,
         open_count=row.open_count,

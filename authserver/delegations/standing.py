@@ -5,16 +5,26 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import Connection, bindparam, func, select, tuple_
+from sqlalchemy import Connection, bindparam, func, literal, select, tuple_, union_all
 
 from authserver.delegations.records import Chain, DelegationRecord
-from authserver.schema import Revocation, table_of
+from authserver.schema import EndedTask, Revocation, table_of
 
-_REVOCATIONS = table_of(Revocation)
+_REVOCATIONS, _ENDED_TASKS = table_of(Revocation), table_of(EndedTask)
 _COVERING = (
     select(_REVOCATIONS.c.kind, _REVOCATIONS.c.target, func.max(_REVOCATIONS.c.id).label("newest"))
     .where(tuple_(_REVOCATIONS.c.kind, _REVOCATIONS.c.target).in_(bindparam("covering", expanding=True)))
     .group_by(_REVOCATIONS.c.kind, _REVOCATIONS.c.target)
+)
+# A task is ended for everybody by a revocation, and for one agent or one user by a row of its own; for good.
+_EVERYBODY = ""
+_OVER = union_all(
+    select(_REVOCATIONS.c.target, literal(_EVERYBODY)).where(
+        _REVOCATIONS.c.kind == "task", _REVOCATIONS.c.target.in_(bindparam("tasks", expanding=True))
+    ),
+    select(_ENDED_TASKS.c.task_id, _ENDED_TASKS.c.party).where(
+        tuple_(_ENDED_TASKS.c.task_id, _ENDED_TASKS.c.party).in_(bindparam("of_parties", expanding=True))
+    ),
 )
 _AT_ONCE = 500  # parameters of one statement; SQLite takes 32,766
 Kind = Literal["delegation", "agent", "user", "trust_domain", "task", "all"]
@@ -34,8 +44,8 @@ def ending(connection: Connection, chain: Chain, now: datetime, task_id: str | N
     INVARIANT: every use of a delegation or of its tokens asks here, or `endings` for many at once
     (test_a_revocation_at_any_level_ends_every_path).
     """
-    found = endings(connection, (chain,), now).get(chain.leaf.id)
-    if found is None and task_id is not None and ended_tasks(connection, (task_id,)):
+    found, task_id = endings(connection, (chain,), now).get(chain.leaf.id), task_id or chain.task_id
+    if found is None and task_id is not None and ended_tasks(connection, ((chain, task_id),)):
         return Ending("task.ended", "the task has ended")
     return found
 
@@ -57,10 +67,38 @@ def endings(connection: Connection, chains: Collection[Chain], now: datetime) ->
     return ended
 
 
-def ended_tasks(connection: Connection, task_ids: Collection[str]) -> set[str]:
-    """Those of the tasks that were ended."""
-    ended = _newest_revocations(connection, {("task", task_id) for task_id in task_ids})
-    return {name for _, name in ended}
+def ended_tasks(connection: Connection, used: Collection[tuple[Chain, str]]) -> set[tuple[str, str]]:
+    """Those tasks that are over for the delegation with which each is used, as (delegation, task)."""
+    wanted = {(task_id, party) for chain, task_id in used for party in task_parties(chain, task_id)}
+    over = set[tuple[str, str]]()
+    asked = sorted(wanted)
+    for start in range(0, len(asked), _AT_ONCE):
+        some = asked[start : start + _AT_ONCE]
+        parameters = {"tasks": sorted({task_id for task_id, _ in some}), "of_parties": some}
+        over |= {(row[0], row[1]) for row in connection.execute(_OVER, parameters)}
+    return {
+        (chain.leaf.id, task_id)
+        for chain, task_id in used
+        if any((task_id, party) in over for party in (_EVERYBODY, *task_parties(chain, task_id)))
+    }
+
+
+def task_parties(chain: Chain, task_id: str) -> tuple[str, ...]:
+    """Who may have ended this task for what is done with this delegation: its agent, its user, and each agent above
+    that handed it on for the task.
+    """
+    handed_on_by = {link.created_by for link in chain.links if link.task_id == task_id}
+    return (agent_party(chain.leaf.client_id), user_party(chain.leaf.user_id), *sorted(handed_on_by))
+
+
+def agent_party(client_id: str) -> str:
+    """An agent as the party of a task, and as who handed on a delegation."""
+    return f"agent:{client_id}"
+
+
+def user_party(user_id: str) -> str:
+    """A user as the party of a task."""
+    return f"user:{user_id}"
 
 
 def _targets(chain: Chain) -> Iterator[tuple[Kind, str]]:

@@ -24,6 +24,7 @@ def metadata(services: Services) -> dict[str, object]:
         "revocation_endpoint": f"{issuer}/oauth/revoke",
         # Ours (RFC 8414 §2 lets metadata say more); the steps of a redemption are beside it, below redemptions/ID/.
         "redemption_endpoint": f"{issuer}/oauth/redeem",
+        "task_completion_uri_template": f"{issuer}/oauth/tasks/{{task_id}}/complete",  # RFC 6570
         "authorization_endpoint": f"{issuer}/oauth/authorize",
         "pushed_authorization_request_endpoint": f"{issuer}/oauth/par",
         "device_authorization_endpoint": f"{issuer}/oauth/device_authorization",

@@ -56,6 +56,12 @@ class TokenExchangeGrant(BaseGrant, TokenEndpointMixin):
     GRANT_TYPE = EXCHANGE
     TOKEN_ENDPOINT_AUTH_METHODS: ClassVar[list[str]] = ["none"]
 
+    @classmethod
+    def check_token_endpoint(cls, request: TokenRequest) -> bool:
+        """Whether this grant is meant: a delegation grant is asked for of `hand_over.HandOverGrant`."""
+        asked = request.payload.data.get("requested_token_type")
+        return bool(super().check_token_endpoint(request)) and asked != grants.TOKEN_TYPE
+
     def validate_token_request(self) -> None:
         """Parse the request; nothing in it is believed yet."""
         self.parsed = parse_exchange(self.request.form_read, self.request.headers, self.server.services)
@@ -122,11 +128,7 @@ def _form(request: Request) -> Form:
 
 def parse_exchange(form: Form, headers: Headers, services: Services) -> ExchangeRequest:
     """Contract §6, the table of parameters. Raises `Refusal`."""
-    subject_token, actor_token = form.required("subject_token"), form.required("actor_token")
-    if form.required("subject_token_type") not in (JWT, grants.TOKEN_TYPE):
-        raise _malformed("subject_token_type takes a delegation grant", "form.subject_token_type")
-    if form.required("actor_token_type") != JWT:
-        raise _malformed("actor_token_type takes a JWT", "form.actor_token_type")
+    shown = presented(form, headers)
     if form.one("requested_token_type") not in (None, ACCESS_TOKEN):
         raise _malformed("requested_token_type takes an access token", "form.requested_token_type")
     if form.one("requested_actor") is not None:
@@ -134,17 +136,27 @@ def parse_exchange(form: Form, headers: Headers, services: Services) -> Exchange
     waits = _completion_mode(form) == "deferred"
     asked, by_scope = _asked(form, services)
     return ExchangeRequest(
-        Presented(subject_token, actor_token, proof_in(headers), credentials(form, headers)),
+        shown,
         Wanted(
             asked=asked,
             by_scope=by_scope,
             resource=_target(form, "resource"),
             audience=_target(form, "audience"),
-            task_id=_task_id(form),
-            repeatable=_repeatable(form, headers),
+            task_id=task_id(form),
+            repeatable=repeatable(form, headers),
             waits=waits,
         ),
     )
+
+
+def presented(form: Form, headers: Headers) -> Presented:
+    """What a holder shows: its grant, its workload assertion, a proof. Raises `Refusal`."""
+    subject_token, actor_token = form.required("subject_token"), form.required("actor_token")
+    if form.required("subject_token_type") not in (JWT, grants.TOKEN_TYPE):
+        raise _malformed("subject_token_type takes a delegation grant", "form.subject_token_type")
+    if form.required("actor_token_type") != JWT:
+        raise _malformed("actor_token_type takes a JWT", "form.actor_token_type")
+    return Presented(subject_token, actor_token, proof_in(headers), credentials(form, headers))
 
 
 def credentials(form: Form, headers: Headers) -> ClientCredentials:
@@ -174,11 +186,17 @@ def _target(form: Form, name: str) -> str | None:
     return values[0] if values else None
 
 
-def _task_id(form: Form) -> str | None:
-    task_id = form.one("task_id")
-    if task_id is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", task_id):
+def task_id(form: Form) -> str | None:
+    """The task that the request belongs to. Raises `Refusal`."""
+    name = form.one("task_id")
+    return None if name is None else checked_task_id(name)
+
+
+def checked_task_id(unverified: str) -> str:
+    """The name of a task. Raises `Refusal`."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", unverified):
         raise _malformed("task_id takes 1 to 64 of A-Z a-z 0-9 . _ -", "form.task_id")
-    return task_id
+    return unverified
 
 
 def _completion_mode(form: Form) -> str | None:
@@ -197,7 +215,8 @@ def proof_in(headers: Headers) -> str | None:
     return proof
 
 
-def _repeatable(form: Form, headers: Headers) -> idempotency.Request | None:
+def repeatable(form: Form, headers: Headers) -> idempotency.Request | None:
+    """The `Idempotency-Key`, and what makes another request the same. Raises `Refusal`."""
     key = idempotency.parse_key(headers.get("Idempotency-Key"))
     if key is None:
         return None

@@ -51,6 +51,21 @@ def window_bounds(anchor: datetime, period: Period, index: int) -> tuple[datetim
     return _start(anchor, period, index), _start(anchor, period, index + 1)
 
 
+def every_start_is_one(coarse: tuple[datetime, Period], fine: tuple[datetime, Period]) -> bool:
+    """Whether each window of `coarse` begins where one of `fine` does: it consists of whole windows of `fine`.
+
+    Each is an anchor, aware and in UTC, with its period.
+    """
+    (anchor, period), (fine_anchor, fine_period) = coarse, fine
+    if _start(fine_anchor, fine_period, window_index(fine_anchor, fine_period, anchor)) != anchor:
+        return False
+    if fine_period.hours:
+        # Months begin whole days after their anchor.
+        return (period.hours or 24) % fine_period.hours == 0
+    # Months that begin on 28 February go on to 28 March; those that came there from 31 January to 31 March.
+    return bool(period.months) and period.months % fine_period.months == 0 and anchor.day == fine_anchor.day
+
+
 def _start(anchor: datetime, period: Period, index: int) -> datetime:
     if period.hours:
         return anchor + timedelta(hours=period.hours) * index

@@ -9,6 +9,7 @@ import pytest
 
 from authserver import revoke
 from authserver.revoke import Ended, Target, UnknownTarget
+from tests.settling import redeemed
 from tests.world import BASKET_HELPER, PRICE_SCOUT, World
 
 JWT_SPIFFE = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
@@ -127,7 +128,7 @@ def test_a_revocation_at_any_level_ends_every_path(world: World, kind: str, name
     assert not is_set(world, token)
     target = {"delegation": granted.grant_id, "user": user_id(world)}.get(kind, name)
     ended = end(world, kind, target)
-    assert ended == Ended(0 if kind == "task" else 1, 1)
+    assert ended == Ended(*(0, 1, 0, 0, 0, 1) if kind == "task" else (1, 1, 0, 1, 1, 1))
     assert world.introspect(token) == {"active": False}
     time.sleep(0.25)  # a status list may be that old
     assert is_set(world, token)
@@ -157,8 +158,10 @@ def test_a_revocation_leaves_others_alone(world: World) -> None:
 
 def test_a_dry_run_counts_and_ends_nothing(world: World) -> None:
     granted = world.granted()
-    token = token_of(world, granted.grant)
-    assert revoke.would_end(world.services, Target("all", ""), world.clock.now()) == Ended(1, 1)
+    token = token_of(world, granted.grant, task_id="task-1")
+    redeemed(world, token_of(world, granted.grant), capture=False)
+    would = revoke.would_end(world.services, Target("all", ""), world.clock.now())
+    assert would == Ended(delegations=1, tokens=1, authorized=1, agents=1, users=1, tasks=1)
     assert world.introspect(token)["active"]
 
 

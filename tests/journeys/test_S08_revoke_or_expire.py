@@ -2,12 +2,14 @@
 
 import pytest
 
-from authserver.agent import IssuedToken
-from authserver.delegations.standing import Kind
+from authserver.agent import ExchangeRefused, IssuedToken
+from authserver.delegations.standing import Kind, user_party
 from authserver.resource_server import InvalidToken, Merchant, Redemption, Settlement, SettlementRefused
 from authserver.revoke import Target, revoke
 from authserver.upkeep import tidy
 from authserver.values import MerchantCategory, Money
+from tests.attacks.making import record_of
+from tests.handing_over import hand_on, parent
 from tests.journeys.kits import (
     agent_of,
     euros,
@@ -18,7 +20,7 @@ from tests.journeys.kits import (
     verified,
 )
 from tests.settling import the_ledger_is_right
-from tests.world import SHOP, World
+from tests.world import PRICE_SCOUT, SHOP, World
 
 LIMITS = {"currency": "EUR", "per_action": "80.00", "total": "100.00"}
 
@@ -149,3 +151,45 @@ def test_S8_only_the_resource_server_that_a_token_is_for_ends_it(world: World) -
     token = pays(world, world.granted().grant)
     is_not_redeemed(settlement_of(world, SHOP), token, 404)
     assert stands(world, token)
+
+
+def test_S8_alice_cancels_a_job_at_two_past_twelve_and_only_that_job_stops(world: World) -> None:
+    """Two agents and a hand-over: every way to a new token refuses, and what is out ends within one lifetime."""
+    helper, scout, settlement = agent_of(world), agent_of(world, PRICE_SCOUT), settlement_of(world)
+    alice, action = parent(world, depth=2), world.action(amount=euros("5.00"))
+    scouting = hand_on(world, alice, task_id="job-7")
+    out = [
+        helper.exchange(alice.grant, action, task_id="job-7", idempotency_key="mine"),
+        scout.exchange(scouting.grant, action, idempotency_key="theirs"),
+    ]
+    another = helper.exchange(alice.grant, action, task_id="job-8")
+    at_work = hand_on(world, alice, task_id="job-8")
+    # 12:02. She knows the job by its name, not which agents work on it.
+    job = Target("task", "job-7", user_party(record_of(world, alice.grant_id).user_id))
+    ended = revoke(world.services, job, reason="cancelled", by="user", now=world.clock.now())
+    assert (ended.tokens, ended.delegations) == (2, 1)
+    for token in out:
+        assert (stands(world, token), is_marked_ended(world, token)) == (False, True)
+        is_not_redeemed(settlement, token)
+    ways = (
+        lambda: helper.exchange(alice.grant, action, task_id="job-7"),
+        lambda: helper.exchange(alice.grant, action, task_id="job-7", idempotency_key="mine"),
+        lambda: helper.hand_on(alice.grant, "price-scout", scouting.details.to_json(), task_id="job-7"),
+        lambda: scout.exchange(scouting.grant, action),
+        lambda: scout.exchange(scouting.grant, action, idempotency_key="theirs"),
+        lambda: scout.exchange(scouting.grant, action, task_id="job-8"),  # not by another name either
+        lambda: scout.hand_on(scouting.grant, "basket-helper", scouting.details.to_json()),
+    )
+    for way in ways:
+        with pytest.raises(ExchangeRefused) as refused:
+            way()
+        assert refused.value.error == "invalid_request"
+    # Only this job: the other one goes on, with its tokens and what was handed on for it.
+    assert settlement.redeem(another.access_token).state == "captured"
+    assert stands(world, helper.exchange(alice.grant, action, task_id="job-8"))
+    assert stands(world, scout.exchange(at_work.grant, action))
+    # Whoever checks offline, by signature and time alone, is done with them after one lifetime.
+    world.clock.advance(seconds=max(token.expires_in for token in out))
+    for token in out:
+        with pytest.raises(InvalidToken):
+            verified(world, token)

@@ -28,6 +28,8 @@ REFUSALS = (
     "the token has ended",
     "the delegation has expired",
     "the delegation was revoked",
+    "€500.00 is more than €120.00",
+    "payment.finalize, and only catalog.search is allowed",
 )
 
 

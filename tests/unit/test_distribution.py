@@ -42,7 +42,8 @@ from authserver import revoke, upkeep
 from authserver.ledger.check import check
 from authserver.revoke import Target
 from authserver.schema import Action, Base, Budget, BudgetWindow, Delegation, Transfer, User, table_of
-from tests.attacks.making import handed_on, named
+from tests.attacks.making import named
+from tests.handing_over import hand_on
 from tests.settling import eur, redeem, redeemed, settle, token_of
 from tests.world import PRICE_SCOUT, World
 
@@ -250,7 +251,7 @@ def _live(world: World) -> None:
         parent = world.granted(
             limits=limits | {"per_period": rules}, actions=actions, redelegation={"depth": 1}
         )
-        child = handed_on(world, parent)
+        child = hand_on(world, parent)
         scout = {"actor_token": world.assertion(PRICE_SCOUT)}
         world.exchange(child.grant, action=world.action(amount=eur("5.00")), **scout)
         first = token_of(world, parent.grant, "20.00", reference="cart-1")
@@ -273,6 +274,10 @@ def _live(world: World) -> None:
         _revoke(world, kind, parent.grant_id)
         world.client.get("/oauth/status/1")
         assert world.introspect(token) == {"active": False}
+    token_of_task = world.exchange(world.granted().grant, task_id="task-party").json()["access_token"]
+    party = Target("task", "task-party", "agent:basket-helper")
+    revoke.revoke(world.services, party, reason="a test", by="agent", now=world.clock.now())
+    assert world.introspect(token_of_task) == {"active": False}
     redeemed(world, token_of(world, world.granted().grant, "10.00"), capture=False)
     token_of(world, world.granted().grant, "10.00")
     world.clock.advance(days=7)
@@ -318,12 +323,13 @@ def test_every_statement_that_writes_or_locks_is_of_one_root(sent: Sent) -> None
     assert set(sent.rootless) == {
         ("actions",),
         ("actions", "delegations", "delegations"),
+        ("actions", "delegations", "delegations", "delegations"),  # the task of one party
         ("actions", "transfers"),
         ("budget_windows",),
         ("budgets",),
         ("budgets", "delegations"),
         ("delegations",),
-        ("delegations", "delegations", "delegations"),
+        ("delegations", "delegations"),
     }
 
 

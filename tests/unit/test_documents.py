@@ -13,6 +13,7 @@ from authserver.schema import Base
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LEDGER = (ROOT / "docs" / "ledger.md").read_text(encoding="utf-8")
+HAND_OVER = (ROOT / "docs" / "hand-over.md").read_text(encoding="utf-8")
 POSTGRESQL = (ROOT / "docs" / "postgresql.md").read_text(encoding="utf-8")
 LEDGERS_TABLES = ("actions", "transfers", "budgets", "budget_windows")
 _NUMBERS = {"": 0, "+": 1, "−": -1, "+1": 1, "−1": -1}
@@ -49,7 +50,9 @@ def test_every_constraint_of_the_ledger_is_told() -> None:
     assert {*re.findall(r"`(ck_\w+)`", LEDGER)} == checks
 
 
-@pytest.mark.parametrize("document", [LEDGER, POSTGRESQL], ids=["ledger", "postgresql"])
+@pytest.mark.parametrize(
+    "document", [LEDGER, POSTGRESQL, HAND_OVER], ids=["ledger", "postgresql", "hand-over"]
+)
 def test_every_test_and_file_that_is_named_is_there(document: str) -> None:
     tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
     for name in re.findall(r"\btest_\w+\b(?!\.py)", document):

@@ -1,11 +1,11 @@
 """Windows of a budget: one after another from `not_before`, half-open, in UTC."""
 
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 
-from authserver.policy.periods import Period, parse_span, window_bounds, window_index
+from authserver.policy.periods import Period, every_start_is_one, parse_span, window_bounds, window_index
 from authserver.values import NotAValue
 
 INSTANT = timedelta(microseconds=1)
@@ -145,3 +145,21 @@ def test_a_span_is_read(text: str, span: timedelta) -> None:
 def test_any_other_span_is_refused(text: object) -> None:
     with pytest.raises(NotAValue, match="must be a duration"):
         parse_span(text)
+
+
+OFTEN = ("PT1H", "PT5H", "PT6H", "PT12H", "P1D", "PT36H", "P2D", "P7D", "P30D", "P1M", "P1Y")
+ANCHORS = ("2026-01-31T06:00", "2026-01-31T07:00", "2026-02-28T06:00", "2026-03-28T06:00", "2026-03-31T06:00")
+
+
+def test_a_window_consists_of_whole_ones_exactly_where_each_of_its_starts_is_one_of_theirs() -> None:
+    # Looked at for four years of months, and as many windows of days.
+    for coarse, fine in product(product(ANCHORS, OFTEN), repeat=2):
+        (anchor, period), (fine_anchor, fine_period) = (
+            (at(when), Period.parse(text)) for when, text in (coarse, fine)
+        )
+        begins = [window_bounds(anchor, period, index)[0] for index in range(48)]
+        whole = all(
+            window_bounds(fine_anchor, fine_period, window_index(fine_anchor, fine_period, begin))[0] == begin
+            for begin in begins
+        )
+        assert every_start_is_one((anchor, period), (fine_anchor, fine_period)) == whole, (coarse, fine)
