@@ -2,11 +2,13 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import uvicorn
 from werkzeug.serving import make_server
 
 from authserver.actors import resource_servers
@@ -14,7 +16,9 @@ from authserver.actors.resource_servers import new_secret
 from authserver.agent import Agent, AsyncAgent, Delegation
 from authserver.consent import Granted
 from authserver.policy.details import Merchant
-from authserver.resource_server import ResourceServer
+from authserver.resource_server import AsyncResourceServer, ResourceServer
+from examples.mcp_server.__main__ import create_server
+from examples.processes import free_port
 from examples.shop.__main__ import create_shop
 from tests.world import MERCHANT, QuietHandler, World, make_resource_server
 
@@ -103,3 +107,25 @@ def running_market(
         listener.shutdown()
         thread.join()
         listener.server_close()
+
+
+@contextmanager
+def running_books(world: World) -> Iterator[str]:
+    """Example Books, the MCP server; gives its identifier."""
+    port = free_port()
+    identifier = f"http://127.0.0.1:{port}/mcp"
+    facts = {"id": "m_77", "category": "5942", "country": "NL", "name": "Example Books"}
+    id, secret = register(world, f"books{port}", identifier, merchant=Merchant.parse(facts))
+    kit = AsyncResourceServer(world.issuer, identifier, id, secret, clock=world.clock)
+    config = uvicorn.Config(create_server(kit), host="127.0.0.1", port=port, log_level="error")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until = time.monotonic() + 10
+    while not server.started and time.monotonic() < until:
+        time.sleep(0.01)
+    try:
+        yield identifier
+    finally:
+        server.should_exit = True
+        thread.join()

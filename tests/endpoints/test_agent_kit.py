@@ -9,7 +9,9 @@ import pytest
 
 from authserver.agent import (
     Action,
+    Agent,
     AnswerNotOurs,
+    Delegation,
     DeviceCode,
     ExchangeRefused,
     IssuerUnavailable,
@@ -21,7 +23,7 @@ from tests.agents import ACTIONS, Market, running_market
 from tests.approving import answers
 from tests.asking import LOOPBACK, allow, allow_device, parameters_of, register_redirect_uris
 from tests.pages.browser import Visit, add_user, signed_in
-from tests.world import running_world
+from tests.world import PRICE_SCOUT, running_world
 
 EUROS_50 = Money.parse("EUR", "50.00")
 
@@ -305,3 +307,95 @@ def test_who_polls_too_fast_slows_down(market: Market) -> None:
     assert refused.value.error == "access_denied"
     assert pauses == sorted(pauses)
     assert pauses[-1] >= pauses[0] + 5
+
+
+# --- tasks and hand-over --------------------------------------------------------------------------------------------
+
+
+def pay(market: Market, value: str = "20.00") -> Action:
+    return Action(
+        "payment.finalize", market.identifier, Money.parse("EUR", value), reference=f"order-{value}"
+    )
+
+
+def test_at_the_end_of_a_task_what_is_left_of_it_is_released(market: Market) -> None:
+    agent, delegation = market.agent(), market.delegated()
+    before = market.world.rows().reserved
+    with agent.task(delegation) as task:
+        token = task.token_for(pay(market))
+        assert market.world.rows().reserved == before + 2_000
+        other = agent.token_for(delegation, pay(market, "10.00"))
+    assert market.world.rows().reserved == before + 1_000
+    assert other.action_id != token.action_id
+    with pytest.raises(ExchangeRefused, match="the task has ended"):
+        task.token_for(pay(market))
+    assert agent.complete(task.id) == 0  # as often as one likes
+
+
+def test_a_task_ends_with_the_programs_own_error(market: Market) -> None:
+    lossy = Lossy(0)
+    agent, before = market.agent(http=httpx.Client(transport=lossy)), market.world.rows().reserved
+    with pytest.raises(KeyError, match="mine"), agent.task(market.delegated()) as task:
+        task.token_for(pay(market))
+        raise KeyError("mine")
+    assert market.world.rows().reserved == before
+    # Where the server cannot be told, the program's error is still the one that is seen; without one, this is.
+    with pytest.raises(KeyError, match="mine"), agent.task(market.delegated()):
+        lossy.lost, lossy._loses = 0, 99
+        raise KeyError("mine")
+    with pytest.raises(IssuerUnavailable), agent.task(market.delegated()):
+        lossy.lost = 0
+
+
+def test_a_task_hands_a_part_on_which_ends_with_it(market: Market) -> None:
+    world = market.world
+    scout = Agent(world.issuer, lambda: world.assertion(PRICE_SCOUT), clock=world.clock)
+    delegation = market.delegated(redelegation={"depth": 1})
+    search = Action("catalog.search", market.identifier)
+    part = {**delegation.details, "actions": ["catalog.search"], "redelegation": {"depth": 0}}
+    with market.agent().task(delegation) as task:
+        handed = task.hand_on("price-scout", part)
+        assert scout.token_for(handed, search).token_type == "DPoP"
+        broader = {**part, "actions": ["catalog.search", "refund.initiate"]}
+        with pytest.raises(ExchangeRefused) as refused:
+            task.hand_on("price-scout", broader)
+        assert [violation.constraint for violation in refused.value.violations] == ["actions"]
+    with pytest.raises(ExchangeRefused, match="the task has ended"):
+        scout.token_for(handed, search)
+
+
+def test_tasks_in_an_event_loop(market: Market) -> None:
+    async def work() -> None:
+        before, delegation = market.world.rows().reserved, market.delegated(redelegation={"depth": 1})
+        async with market.async_agent() as agent:
+            async with agent.task(delegation, "job-7") as task:
+                await task.token_for(pay(market))
+                await task.hand_on("price-scout", {**delegation.details, "redelegation": {"depth": 0}})
+            assert market.world.rows().reserved == before
+            with pytest.raises(ExchangeRefused):
+                await agent.token_for(delegation, pay(market), task_id="job-7")
+
+    asyncio.run(work())
+
+
+def test_people_are_asked_from_an_event_loop(market: Market, ada: Visit) -> None:
+    shown: list[DeviceCode] = []
+
+    def browse(url: str) -> None:
+        httpx.get(allow(ada, parameters_of(url)["request_uri"]).headers["location"])
+
+    async def sleep(seconds: float) -> None:
+        market.world.clock.advance(seconds=int(seconds))
+        await asyncio.to_thread(allow_device, ada, shown[0].user_code)
+
+    async def ask() -> tuple[Delegation, Delegation]:
+        async with market.async_agent(sleep=sleep) as agent:
+
+            async def show(url: str) -> None:
+                await asyncio.to_thread(browse, url)
+
+            by_browser = await agent.delegate(market.details(), show=show, timeout=10)
+            return by_browser, await agent.delegate_by_device(market.details(), show=shown.append)
+
+    one, other = asyncio.run(ask())
+    assert one.grant_id != other.grant_id

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import Any
 import httpx
 import httpx2
 import pytest
-import uvicorn
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend
@@ -23,16 +20,13 @@ from starlette.requests import HTTPConnection
 
 from authserver.agent import Agent, AsyncAgent, ExchangeRefused, Money, NotAgreed
 from authserver.agent.httpx2 import ActionAuth
-from authserver.policy.details import Merchant
 from authserver.resource_server import AsyncResourceServer
-from examples.mcp_server.__main__ import create_server, create_tools
-from examples.processes import free_port
-from tests.agents import delegation_of, register, running_market
+from examples.mcp_server.__main__ import create_tools
+from tests.agents import delegation_of, running_books, running_market
 from tests.world import World, running_world
 
 BOOK = "b-102"  # Sketches of Algebra
 AGREED = ("catalog.search", "payment.finalize")
-MERCHANT = {"id": "m_77", "category": "5942", "country": "NL", "name": "Example Books"}
 
 
 @dataclass
@@ -71,22 +65,11 @@ class Books:
 def books(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Books]:
     folder = tmp_path_factory.mktemp("mcp")
     (folder / "authserver.db").write_bytes(_sqlite_template.read_bytes())
-    with running_world(f"sqlite:///{folder / 'authserver.db'}", folder / "world") as world:
-        port = free_port()
-        identifier = f"http://127.0.0.1:{port}/mcp"
-        id, secret = register(world, "books", identifier, merchant=Merchant.parse(MERCHANT))
-        kit = AsyncResourceServer(world.issuer, identifier, id, secret, clock=world.clock)
-        server = uvicorn.Server(
-            uvicorn.Config(create_server(kit), host="127.0.0.1", port=port, log_level="error")
-        )
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        until = time.monotonic() + 10
-        while not server.started and time.monotonic() < until:
-            time.sleep(0.01)
+    with (
+        running_world(f"sqlite:///{folder / 'authserver.db'}", folder / "world") as world,
+        running_books(world) as identifier,
+    ):
         yield Books(world, identifier)
-        server.should_exit = True
-        thread.join()
 
 
 def test_the_mcp_client_steps_up_from_searching_to_buying(books: Books) -> None:

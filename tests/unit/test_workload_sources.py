@@ -2,55 +2,26 @@
 
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-import grpc
 import pytest
-from spiffe._proto import workload_pb2, workload_pb2_grpc
 
 from authserver.actors.workload_files import create_domain, make_assertion
-from authserver.agent import KubernetesToken, SpiffeWorkloadApi, WorkloadUnknown
+from authserver.agent import Action, Agent, KubernetesToken, SpiffeWorkloadApi, WorkloadUnknown
 from authserver.agent.workload import is_jwt_svid, workload_of
 from tests.agents import running_market
+from tests.workload_api import WorkloadApi, running_workload_api
 from tests.world import BASKET_HELPER, World
 
 ISSUER = "https://auth.example"
 
 
-class WorkloadApi(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
-    """Answers `FetchJWTSVID` as a SPIRE agent does, with SVIDs of the world's trust domain."""
-
-    def __init__(self) -> None:
-        self.domain: Path | None = None
-        self.audiences: list[list[str]] = []
-
-    def FetchJWTSVID(self, request: Any, context: grpc.ServicerContext) -> Any:
-        metadata = dict(context.invocation_metadata())
-        if metadata.get("workload.spiffe.io") != "true":
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the security header is missing")
-        if self.domain is None:
-            context.abort(grpc.StatusCode.PERMISSION_DENIED, "no identity issued")
-        self.audiences.append(list(request.audience))
-        svid = make_assertion(
-            self.domain, BASKET_HELPER, request.audience[0], timedelta(minutes=5), datetime.now(UTC)
-        )
-        answer = workload_pb2.JWTSVIDResponse()
-        answer.svids.add(spiffe_id=BASKET_HELPER, svid=svid)
-        return answer
-
-
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[tuple[WorkloadApi, str]]:
-    servicer, address = WorkloadApi(), f"unix://{tmp_path / 'agent.sock'}"
-    server = grpc.server(ThreadPoolExecutor(2))
-    workload_pb2_grpc.add_SpiffeWorkloadAPIServicer_to_server(servicer, server)
-    server.add_insecure_port(address)
-    server.start()
-    yield servicer, address
-    server.stop(None).wait()
+    servicer = WorkloadApi(BASKET_HELPER)
+    with running_workload_api(servicer, tmp_path) as address:
+        yield servicer, address
 
 
 def test_S7_a_jwt_svid_of_the_workload_api_gets_a_token(
@@ -59,8 +30,6 @@ def test_S7_a_jwt_svid_of_the_workload_api_gets_a_token(
     servicer, address = api
     servicer.domain = sqlite_world.domain
     monkeypatch.setenv("SPIFFE_ENDPOINT_SOCKET", address)
-    from authserver.agent import Action, Agent
-
     with running_market(sqlite_world) as market:
         for source in (SpiffeWorkloadApi(address), SpiffeWorkloadApi()):
             agent = Agent(sqlite_world.issuer, source, clock=sqlite_world.clock)
