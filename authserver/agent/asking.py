@@ -212,11 +212,11 @@ def _poll(code: DeviceCode, client_id: str) -> Steps[Delegation]:
     url, interval = (yield from metadata()).token_endpoint, code.interval
     form = {"grant_type": _DEVICE, "device_code": code.device_code}
     while True:
-        yield Pause(interval)
         answer = yield from sent(Sending(url, form, client_id=client_id), Nonces())
         if answer.error not in _PENDING:
             return answer.delegation()
         interval += _SLOWER_SECONDS if answer.error == "slow_down" else 0
+        yield Pause(interval)
 
 
 def _challenge_of(verifier: str) -> str:
