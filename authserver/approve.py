@@ -76,7 +76,11 @@ class _Answering:
         if approval is None:
             raise unknown()
         self.record.client_id, self.record.delegation_id = approval.client_id, approval.delegation_id
-        self.record.data |= {"approval": approval.id, "by": self.reply.user_id, "said": self.reply.said}
+        self.record.data |= {
+            "approval": approval.id,
+            "answered_by": self.reply.user_id,
+            "said": self.reply.said,
+        }
         return approval
 
     def _asked(self, approval: ApprovalRecord) -> Person:
@@ -174,7 +178,7 @@ def take_back(services: Services, rule_id: str, user_id: str, now: datetime) -> 
             raise unknown()
         if rules.take_back(connection, rule_id, now):
             record = Record("approval_rule.taken_back", chain.leaf.client_id, rule.delegation_id)
-            record.changed(connection, now, approval_rule=rule_id, by=user_id)
+            record.changed(connection, now, approval_rule=rule_id, by=f"user:{user_id}")
         return rule
 
     return services.database.write(write)

@@ -5,9 +5,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
+from typing import TypeVar, cast
 
+import psycopg
 import structlog
+from psycopg.pq import ExecStatus
 from sqlalchemy import (
     Connection,
     Engine,
@@ -17,18 +19,16 @@ from sqlalchemy import (
     bindparam,
     create_engine,
     event,
-    func,
-    select,
     text,
 )
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from authserver.errors import Refusal
-from authserver.sqlite_writing import Lost, SqliteWriter
+from authserver.sqlite_connections import Lost, SqliteConnections
 from authserver.statements import Prepared
 
 log = structlog.get_logger()
@@ -90,7 +90,7 @@ class Database:
         )
         self._patience = statement_timeout / 1000
         # The rest is for the database's own lock, so that the caller has its 503 while it still listens.
-        self._sqlite = SqliteWriter(self.engine, self._patience / 2) if self.is_sqlite else None
+        self._sqlite = SqliteConnections(self.engine, self._patience / 2) if self.is_sqlite else None
 
     def write(self, work: Callable[[Connection], Result]) -> Result:
         """Run `work` in a transaction and commit it; begun anew, a bounded number of times, after a conflict.
@@ -124,7 +124,7 @@ class Database:
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise _unavailable_after(error) from error
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             raise _unavailable_after(error) from error
         # A connection of the pool was dead, so all of them were thrown away: the database may have been started anew.
         try:
@@ -133,9 +133,9 @@ class Database:
             raise _unavailable_after(error) from error
 
     def _read(self, work: Callable[[Connection], Result]) -> Result:
+        if self._sqlite:
+            return self._sqlite.read(work)
         with self.engine.connect() as connection:
-            if self.is_sqlite:
-                connection.exec_driver_sql("BEGIN")
             return work(connection)
 
     def dispose(self) -> None:
@@ -152,7 +152,20 @@ def hold_off_revocations(connection: Connection) -> None:
     (test_nothing_is_minted_after_a_revocation_that_races). SQLite has one writer at a time and needs nothing more.
     """
     if connection.dialect.name == "postgresql":
-        _SHARED_LOCK.first(connection, {})
+        _begin_with_shared_lock(connection)
+
+
+def _begin_with_shared_lock(connection: Connection) -> None:
+    if connection.in_transaction():
+        connection.execute(text(_SHARED_LOCK))
+        return
+    # With the lock in one round trip, where the driver alone would make two.
+    connection.begin()  # SQLAlchemy's own notion of a transaction; nothing is sent
+    driver = cast("psycopg.Connection[object]", connection.connection.driver_connection)
+    result = driver.pgconn.exec_(f"BEGIN; {_SHARED_LOCK}".encode())
+    if result.status != ExecStatus.TUPLES_OK:
+        error = psycopg.errors.error_from_result(result)
+        connection._handle_dbapi_exception(error, None, None, None, None)
 
 
 def see_one_instant(connection: Connection) -> None:
@@ -167,7 +180,7 @@ def wait_for_exchanges(connection: Connection) -> None:
         connection.execute(_EXCLUSIVE_LOCK)
 
 
-_SHARED_LOCK = Prepared(select(func.pg_advisory_xact_lock_shared(_REVOCATION_LOCK).label("held")))
+_SHARED_LOCK = f"SELECT pg_advisory_xact_lock_shared({_REVOCATION_LOCK})"
 _EXCLUSIVE_LOCK = text(f"SELECT pg_advisory_xact_lock({_REVOCATION_LOCK})")
 
 
@@ -233,8 +246,7 @@ def _sqlite_engine(url: URL, timeout: int) -> Engine:
     engine = create_engine(
         url,
         connect_args={"timeout": timeout / 1000, "check_same_thread": False},
-        pool_size=32,  # a connection is a file handle here; one for each thread that reads
-        max_overflow=0,
+        poolclass=NullPool,  # `SqliteConnections` keeps them
         pool_reset_on_return=None,  # every transaction here is committed or rolled back by its own end
     )
 

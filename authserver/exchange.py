@@ -135,7 +135,10 @@ def issue(services: Services, run: Callable[[Connection, StatusIndex], Committed
     if not isinstance(committed, Committed):
         return committed
     claims = claims_of(services, committed.chain, committed.action, committed.audience)
-    return Issued(committed.action, action_tokens.mint(claims, services.signing_keys))
+    key = services.signing_keys.active()
+    token = action_tokens.mint(claims, key)
+    services.action_tokens.signed(token, key, claims.jti)
+    return Issued(committed.action, token)
 
 
 @dataclass(frozen=True, slots=True)

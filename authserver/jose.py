@@ -112,7 +112,7 @@ class VerificationKey:
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A P-256 private key of this server and the `kid` under which its public half is published."""
+    """A P-256 private key of this server. `kid` is its RFC 7638 thumbprint, under which it is published, too."""
 
     kid: str
     key: ECKey = field(repr=False, compare=False)

@@ -88,7 +88,6 @@ def main() -> int:
             f"               sign in as ada, with {PASSWORD}",
             "  README.md    a first exchange by hand; a resource server in a few lines",
             "  make test    runs every test",
-            "What comes next: approvals on the user's pages.",
         ]
     )
     return 0

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -48,17 +47,17 @@ class Person:
         chosen = {name: [value] for name, value in choices.items()}
         return self._sent(self._http.post(page.path, data={**page.form, **chosen, "decision": ["allow"]}))
 
+    def approves(self, url: str) -> str:
+        """Open the page of what an agent waits for, and press “Approve”; gives the sentence that stands at its top."""
+        form = _Form(self._looks(url))
+        self._sent(self._http.post(url, data={**form.fields, "answer": ["approve"]}))
+        return form.heading
+
     def stops(self, grant_id: str) -> None:
         """Press the button that ends an agent's delegation."""
         page = self._looks(f"/delegations/{grant_id}")
         form = {"csrf": _Form.of(page)["csrf"]}
         self._sent(self._http.post(f"/delegations/{grant_id}/revoke", data=form))
-
-    def approves(self, approval_uri: str) -> None:
-        """Open the link of an approval, and press the button."""
-        path = urlsplit(approval_uri).path
-        form = {"csrf": _Form.of(self._looks(path))["csrf"], "answer": ["approve"]}
-        self._sent(self._http.post(path, data=form))
 
     def _looks(self, path: str) -> httpx.Response:
         self.pages += 1
@@ -83,7 +82,7 @@ class _Form(HTMLParser):
         if not page.is_success:
             raise UnexpectedPage(f"{page.request.method} {page.request.url}\n{page.text}")
         self.fields: dict[str, list[str]] = {}
-        self.sentence, self._leading = "", False
+        self.sentence, self.heading, self._leading, self._heading = "", "", False, False
         self.feed(page.text)
 
     @classmethod
@@ -95,6 +94,7 @@ class _Form(HTMLParser):
         """A field, or the beginning of the sentence."""
         said = dict(attributes)
         self._leading = tag == "p" and said.get("class") == "lead"
+        self._heading = tag == "h1"
         name, kind = said.get("name"), said.get("type")
         if tag != "input" or name is None:
             return
@@ -106,9 +106,11 @@ class _Form(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         """The end of the sentence."""
-        self._leading = False
+        self._leading = self._heading = False
 
     def handle_data(self, data: str) -> None:
         """Its words."""
         if self._leading:
             self.sentence += data
+        if self._heading:
+            self.heading += data

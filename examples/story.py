@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from authserver import agent as kit
-from authserver.agent import Delegation, ExchangeRefused, IssuedToken
+from authserver.agent import Delegation, ExchangeRefused, IssuedToken, Waiting
 from authserver.errors import Violation
 from authserver.resource_server import Introspection, Settlement, SettlementRefused
 from authserver.values import Money
@@ -246,15 +246,29 @@ class Story:
 
     def ada_wants_to_be_asked(self) -> None:
         """Within every limit, and still not without her."""
-        self.say.chapter("A payment that Ada wants to be asked about")
+        self.say.chapter("Something that Ada wants to be asked about")
         self.say.asks("Basket Helper", "pay €65.00 to Example Foods")
         asked = self.helper.is_refused(
             self.consent.grant, self._payment("65.00", "order-9"), "access_denied", "approval"
         )
         self._no(asked)
         self.say.tell(
-            "Within every limit, and still not without her. Today that is a refusal; waiting for her comes later."
+            "Within every limit, and still not without her. So it asks again, ready to wait for her answer."
         )
+        self.say.asks("Basket Helper", "order for €65.00 at Example Foods, when Ada agrees")
+        told = self.helper.client.ask(
+            self.consent.grant, self._checkout("65.00", "cart-900", "shipping_address")
+        )
+        if not isinstance(told, Waiting):
+            raise Unexpected("Ada was not asked", str(told))
+        self.say.no(f"not yet: Ada has {told.expires_in // 60} minutes to answer, on a page of the server")
+        shown = self.ada.approves(told.approval_uri)
+        expect("€65 to" in shown or "€65, " in shown, "the page says something else", shown)
+        self.say.tell(f"Ada reads “{shown}”, with what is left of the budget and who asks, and approves.")
+        token = self.helper.client.collect(told)
+        self.say.yes(f"a token for that one order, which names her approval, for {token.expires_in} seconds")
+        again = self.helper.client.collect(told)
+        expect(again.action_id == token.action_id, "one approval became two actions", (token, again))
 
     def tokens_are_misused(self) -> None:
         """The shop takes a token for exactly what it is about to do."""

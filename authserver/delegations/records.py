@@ -104,7 +104,6 @@ _LINKS: Select[tuple[object, ...]] = select(
 # Built once: what SQLAlchemy computes for a statement it keeps with the statement.
 _BY_ID = Prepared(_LINKS.where(_DELEGATIONS.c.id == bindparam("delegation")))
 _OF_IDS = _LINKS.where(_DELEGATIONS.c.id.in_(bindparam("ids", expanding=True)))
-_BELOW = _LINKS.where(_DELEGATIONS.c.root_id == bindparam("root"), _DELEGATIONS.c.id != bindparam("root"))
 _AT_ONCE = 500  # parameters of one statement; SQLite takes 32,766
 _ABOVE = _LINKS.where(
     _DELEGATIONS.c.root_id == bindparam("root"), _DELEGATIONS.c.id.in_(bindparam("ids", expanding=True))
@@ -144,14 +143,6 @@ def load_chain(connection: Connection, delegation_id: str, stored: StoredDetails
     return Chain(tuple(_record(row, stored) for row in rows), leaf.newest_revocation)
 
 
-def children_of(connection: Connection, root_id: str, stored: StoredDetails) -> tuple[DelegationRecord, ...]:
-    """All that was handed on below a root, each after the one that it hangs below, oldest first; for a tree."""
-    rows = connection.execute(_BELOW, {"root": root_id}).all()
-    age = {row.id: (row.created_at, row.id) for row in rows}
-    rows = sorted(rows, key=lambda row: [age[link] for link in row.path.split(" ")[1:]])
-    return tuple(_record(row, stored) for row in rows)
-
-
 def list_delegations(connection: Connection, stored: StoredDetails) -> Iterable[DelegationRecord]:
     """All delegations, oldest first."""
     for row in connection.execute(_LINKS.order_by(_DELEGATIONS.c.created_at, _DELEGATIONS.c.id)):
@@ -168,15 +159,18 @@ def roots_of_user(
 
 
 def below(connection: Connection, top: DelegationRecord, stored: StoredDetails) -> list[DelegationRecord]:
-    """`top` and every delegation that was handed on below it, each after the one above it."""
+    """`top` and all that was handed on below it, each after the one that it hangs below, oldest first; for a tree."""
     prefix = " ".join(top.path)
     rows = connection.execute(
         _LINKS.where(
             _DELEGATIONS.c.root_id == top.root_id,
             # Compared as text, since ids may hold what LIKE would expand.
             func.substr(_DELEGATIONS.c.path + " ", 1, len(prefix) + 1) == prefix + " ",
-        ).order_by(_DELEGATIONS.c.path)
-    )
+        )
+    ).all()
+    age = {row.id: (row.created_at, row.id) for row in rows}
+    above = len(top.path) - 1
+    rows = sorted(rows, key=lambda row: [age[link] for link in row.path.split(" ")[above:]])
     return [_record(row, stored) for row in rows]
 
 

@@ -38,20 +38,25 @@ class Ending:
     reason: str
 
 
+_TASK_ENDED = Ending("task.ended", "the task has ended")
+
+
 def ending(connection: Connection, chain: Chain, now: datetime, task_id: str | None = None) -> Ending | None:
     """What ended the chain's last delegation, or the task, or None while both stand.
 
     INVARIANT: every use of a delegation or of its tokens asks here, or `endings` for many at once
     (test_a_revocation_at_any_level_ends_every_path).
     """
-    found, task_id = endings(connection, (chain,), now).get(chain.leaf.id), task_id or chain.task_id
-    if found is None and task_id is not None and ended_tasks(connection, ((chain, task_id),)):
-        return Ending("task.ended", "the task has ended")
-    return found
+    found = endings(connection, (chain,), now).get(chain.leaf.id)
+    if found is not None or task_id in (None, chain.task_id):
+        return found
+    return _TASK_ENDED if ended_tasks(connection, ((chain, task_id),)) else None
 
 
 def endings(connection: Connection, chains: Collection[Chain], now: datetime) -> dict[str, Ending]:
-    """What ended the last delegation of each chain, by its id; those that stand are left out."""
+    """What ended the last delegation of each chain, or the task that it is for, by the delegation's id; those that
+    stand are left out.
+    """
     ended, standing = dict[str, Ending](), list[Chain]()
     for chain in chains:
         if found := next(filter(None, (_by_itself(link, now) for link in chain.links)), None):
@@ -64,7 +69,9 @@ def endings(connection: Connection, chains: Collection[Chain], now: datetime) ->
             newest.get(t, 0) > link.revocations_before for link in chain.links for t in covering_targets(link)
         ):
             ended[chain.leaf.id] = Ending("delegation.revoked", "the delegation was revoked")
-    return ended
+    handed_on = [(c, c.task_id) for c in chains if c.task_id is not None and c.leaf.id not in ended]
+    over = ended_tasks(connection, handed_on)
+    return ended | {c.leaf.id: _TASK_ENDED for c, task_id in handed_on if (c.leaf.id, task_id) in over}
 
 
 def ended_tasks(connection: Connection, used: Collection[tuple[Chain, str]]) -> set[tuple[str, str]]:

@@ -33,8 +33,8 @@ def told(happened: Happened, catalogue: Catalogue) -> Told:
     """One event in words."""
     event = happened.event
     name, _dot, outcome = event.event.rpartition(".")
-    if event.event == "exchange.permitted" or event.event == "exchange.refused":
-        return _exchange(happened, catalogue)
+    if name in ("exchange", "deferred") and outcome in ("permitted", "refused"):
+        return _exchange(happened, catalogue, outcome)
     if name in _settlements():
         return _settlement(happened, name, outcome)
     title, tone = _changes().get(event.event, (event.event, ""))
@@ -42,7 +42,7 @@ def told(happened: Happened, catalogue: Catalogue) -> Told:
     return Told(event.at, title, tone, facts)
 
 
-def _exchange(happened: Happened, catalogue: Catalogue) -> Told:
+def _exchange(happened: Happened, catalogue: Catalogue, outcome: str) -> Told:
     event, asked = happened.event, _details(happened)
     what = words.action_name(asked.action, catalogue) if asked else _("A request")
     facts = tuple(_facts(asked, event.data)) if asked else ()
@@ -53,7 +53,7 @@ def _exchange(happened: Happened, catalogue: Catalogue) -> Told:
         "called": words.shown_name(called) if called else None,
         "reference": asked.reference if asked else None,
     }
-    if event.event == "exchange.permitted":
+    if outcome == "permitted":
         state = happened.action and happened.action.budget == "debit" and _states().get(happened.action.state)
         return Told(title=_("Allowed: %(what)s", what=what), tone="good", state=state or None, **shown)  # type: ignore[arg-type]
     reasons = tuple(dict.fromkeys(_reasons(event.rule or "", event.data)))
@@ -172,6 +172,14 @@ def _changes() -> dict[str, tuple[str, str]]:
         "delegation.resumed": (_("Resumed"), ""),
         "revocation": (_("Stopped for good"), "bad"),
         "exchange.repeated": (_("The same answer once more"), ""),
+        "exchange.deferred": (_("It asked for an approval"), ""),
+        "deferred.repeated": (_("The same answer once more"), ""),
+        "approval.approved": (_("Approved"), "good"),
+        "approval.agreed": (_("One of several agreed"), ""),
+        "approval.refused": (_("Refused"), "bad"),
+        "approval.expired": (_("Nobody answered in time"), "bad"),
+        "approval.escalated": (_("Others were asked as well"), ""),
+        "approval_rule.taken_back": (_("You want to be asked again"), ""),
         "token_revocation.permitted": (_("The agent gave a permission back"), ""),
     }
 
@@ -185,6 +193,9 @@ def _rules() -> dict[str, str]:
         "delegation.agent_disabled": _("the agent was blocked by an operator"),
         "task.ended": _("the task was over"),
         "approval": _("it would have needed your approval"),
+        "approval.refused": _("somebody refused it"),
+        "approval.expired": _("nobody answered in time"),
+        "approval.used": _("the approval was used"),
     }
 
 

@@ -1,15 +1,17 @@
 """`/` and `/delegations/ID`: what agents may do for the person who is signed in, what they did, how to stop them."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from flask import Request, Response, request
 from sqlalchemy import Connection
 
-from authserver import manage_delegation, my_agents, revoke
+from authserver import manage_delegation, my_agents, my_approvals, revoke
+from authserver.approvals import rules
 from authserver.endpoints.forms import Form
 from authserver.errors import Refusal
-from authserver.pages import answers
+from authserver.pages import answers, asked
 from authserver.pages.history import told
 from authserver.pages.signed_in import SignedIn, require
 from authserver.policy.delegation_details import DelegationDetails
@@ -126,6 +128,7 @@ def _page(
             "held": family[0],
             "below": family[1:],
             "seen": my_agents.personal_data(connection, chain.leaf),
+            "rules": my_approvals.shown_rules(connection, rules.rules_of(connection, chain.leaf.id)),
             "history": [told(one, services.vocabulary.catalogue) for one in happened[:_EVENTS]],
             "older": happened[_EVENTS - 1].event.id if len(happened) > _EVENTS else None,
         }
@@ -136,6 +139,7 @@ def _page(
         status,
         **services.database.read(read),
         catalogue=services.vocabulary.catalogue,
+        rule_in_words=partial(asked.rule_in_words, catalogue=services.vocabulary.catalogue),
         done=_done(request.args.get("done")),
         message=message,
         is_first=before is None,

@@ -79,9 +79,9 @@ def _nested(actors: tuple[Actor, ...]) -> dict[str, object]:
     return act | {"act": _nested(tuple(earlier))} if earlier else act
 
 
-def mint(claims: ActionClaims, keys: SigningKeys) -> str:
-    """Sign an action token with the key that is active now."""
-    return jose.sign(claims.to_json(), key=keys.active(), typ=TYPE)
+def mint(claims: ActionClaims, key: jose.SigningKey) -> str:
+    """Sign an action token with `key`, which is active now."""
+    return jose.sign(claims.to_json(), key=key, typ=TYPE)
 
 
 def read_own(issuer: str, keys: SigningKeys) -> OwnTokens[str]:

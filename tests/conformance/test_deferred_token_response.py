@@ -344,7 +344,7 @@ def test_after_a_while_others_are_asked_as_well(world: World) -> None:
     tidy(world.services, world.clock.now())
     assert world.events()[-1] == escalated  # once
     answers(world, told.approval, user="grace")
-    assert world.events()[-1]["data"]["by"] == duty
+    assert world.events()[-1]["data"]["answered_by"] == duty
     token_after(world, told.code)
 
 

@@ -5,13 +5,19 @@ from datetime import timedelta
 import pytest
 from joserfc.jwk import ECKey
 
-from authserver.delegations.records import children_of
+from authserver.delegations.records import DelegationRecord, below
 from authserver.policy.reading import instant_text
 from tests.attacks.making import dpop_proof, record_of
 from tests.conformance.tokens import JWT_SPIFFE, verified
 from tests.handing_over import DELEGATION_GRANT, hand_on, held, parent, received, send, token, use
 from tests.settling import eur, redeemed, the_ledger_is_right
 from tests.world import BASKET_HELPER, PRICE_SCOUT, World
+
+
+def children_of(world: World, grant_id: str) -> list[DelegationRecord]:
+    """All that was handed on below it."""
+    top = record_of(world, grant_id)
+    return world.services.database.read(lambda c: below(c, top, world.services.stored))[1:]
 
 
 def test_the_answer_is_that_of_a_grant(world: World) -> None:
@@ -68,10 +74,7 @@ def test_the_same_key_brings_the_same_child(world: World) -> None:
     for changed in (send(world, above.grant, details | {"actions": ["catalog.search"]}, headers=key),):
         world.refuses(changed, "invalid_request")
     world.refuses(world.exchange(above.grant, headers=key), "invalid_request")
-    assert (
-        len(world.services.database.read(lambda c: children_of(c, above.grant_id, world.services.stored)))
-        == 1
-    )
+    assert len(children_of(world, above.grant_id)) == 1
 
 
 def test_a_key_whose_child_was_revoked_brings_nothing_back(world: World) -> None:
@@ -143,10 +146,11 @@ def test_children_are_told_as_a_tree(world: World) -> None:
     left = hand_on(world, root)
     world.clock.advance(seconds=1)
     right = hand_on(world, root, "basket-helper")
-    below = hand_on(world, left, "basket-helper", by="price-scout")
-    token(world, below.grant, "basket-helper", action=world.action(amount=eur("5.00")))
+    last = hand_on(world, left, "basket-helper", by="price-scout")
+    token(world, last.grant, "basket-helper", action=world.action(amount=eur("5.00")))
     hand_on(world, parent(world))  # of another root
-    found = world.services.database.read(lambda c: children_of(c, root.grant_id, world.services.stored))
-    assert [record.id for record in found] == [left.grant_id, below.grant_id, right.grant_id]
+    found = children_of(world, root.grant_id)
+    assert [record.id for record in found] == [left.grant_id, last.grant_id, right.grant_id]
     assert [len(record.path) for record in found] == [2, 3, 2]
     assert [record.total_spent for record in found] == [500, 500, 0]
+    assert [record.id for record in children_of(world, left.grant_id)] == [last.grant_id]

@@ -217,6 +217,24 @@ def test_a_rule_is_chosen_signed_in_anew_and_can_be_taken_back(sqlite_world: Wor
     assert events.count("approval_rule.taken_back") == 1
 
 
+def test_the_page_of_the_delegation_lists_its_rules_and_tells_what_was_answered(sqlite_world: World) -> None:
+    granted = asked_above_fifty(sqlite_world)
+    told = waits(sqlite_world, granted.grant)
+    answers(sqlite_world, told.approval, rule_up_to="70.00")
+    polls(sqlite_world, told.code)
+    answers(sqlite_world, waits(sqlite_world, granted.grant, "75.00").approval, "refuse")
+    with signed_in(sqlite_world) as visit:
+        page = visit.get(f"/delegations/{granted.grant_id}")
+        said = text_of(page)
+        assert "What you are not asked about Pay: up to €70 at a time, seller m_123 on Market" in said
+        for line in ("It asked for an approval", "Approved", "Allowed: Pay", "Refused"):
+            assert line in said
+        (end,) = re.findall(r'action="(/approval-rules/[^"]+)"', page.text)
+        answer = visit.post(end, next=f"/delegations/{granted.grant_id}")
+        assert answer.headers["location"] == f"/delegations/{granted.grant_id}"
+        assert "What you are not asked about" not in text_of(visit.get(answer.headers["location"]))
+
+
 _SOON = 15_000  # milliseconds: the page looks again every three seconds
 
 # --- in a browser ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Writing to SQLite, which has one writer: in the order of arrival, and several writers in one commit.
+"""A process's connections to SQLite, which has one writer: in the order of arrival, several in one commit.
 
 SQLite's own waiting is by naps of growing length, which starves single writers for seconds. Here the threads of a
 process stand in line, and the first of each process waits in the kernel, by a lock (`flock`) that ends with the process
@@ -130,8 +130,8 @@ class _Commit:
             lock.release()
 
 
-class SqliteWriter:
-    """All that one process writes to one SQLite database, on one connection that is kept."""
+class SqliteConnections:
+    """One process's connections to one SQLite database, which are kept: one that writes, and those that read."""
 
     def __init__(self, engine: Engine, patience: float) -> None:
         """`patience` is how long a thread waits for those before it, in seconds; then it gets `TimeoutError`."""
@@ -141,6 +141,27 @@ class SqliteWriter:
         self._file: int | None = None
         self._connection: Connection | None = None
         self._commit: _Commit | None = None  # whoever has the turn has this too
+        self._readers: deque[Connection] = deque()  # that nobody uses now
+
+    def read(self, work: Callable[[Connection], Result]) -> Result:
+        """Run `work`, which sees one instant and changes nothing."""
+        try:
+            connection = self._readers.pop()
+        except IndexError:
+            connection = self._engine.connect()
+        try:
+            driver = _driver(connection)
+            driver.execute("BEGIN")
+            try:
+                return work(connection)
+            finally:
+                driver.execute("ROLLBACK")
+        except (DBAPIError, sqlite3.Error):
+            connection.close()
+            raise
+        finally:
+            if not connection.closed:
+                self._readers.append(connection)
 
     def write(self, work: Callable[[Connection], Result]) -> Result:
         """Run `work` and commit it, alone or together with others. Raises `Lost`, `TimeoutError`, `DBAPIError`,
@@ -236,6 +257,8 @@ class SqliteWriter:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        while self._readers:
+            self._readers.pop().close()
         if self._file is not None:
             os.close(self._file)
             self._file = None
