@@ -15,7 +15,7 @@ from joserfc.jwk import ECKey
 
 from authserver.actors import agents
 from authserver.actors.workload_files import create_domain, make_assertion
-from authserver.agent import AgentClient
+from authserver.agent import Agent
 from authserver.resource_server import Actor, ProofRequired, Verifier
 from tests.journeys.kits import agent_of, refusal, verified
 from tests.world import BASKET_HELPER, MARKET, PRICE_SCOUT, World, make_agent, running_world
@@ -60,11 +60,11 @@ def test_S7_a_service_account_or_a_ci_job_is_an_agent(
     def assertion() -> str:
         return make_assertion(folder / domain, subject, world.issuer, timedelta(minutes=5), world.clock.now())
 
-    issued = AgentClient(world.issuer, assertion).exchange(world.granted("worker").grant, world.action())
+    issued = Agent(world.issuer, assertion).exchange(world.granted("worker").grant, world.action())
     assert verified(world, issued).actor == Actor(issuer, subject)
     assert (
         refusal(
-            AgentClient(world.issuer, assertion),
+            Agent(world.issuer, assertion),
             world.granted().grant,
             world.action(),
             error="invalid_request",

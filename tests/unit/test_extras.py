@@ -44,9 +44,9 @@ except InvalidToken:
 """
 
 USE_THE_AGENT = """
-from authserver.agent import AgentClient, IssuerUnavailable
+from authserver.agent import Agent, IssuerUnavailable
 try:
-    AgentClient("http://127.0.0.1:1", lambda: "assertion").exchange("grant", {"type": "agent_action"})
+    Agent("http://127.0.0.1:1", lambda: "assertion").exchange("grant", {"type": "agent_action"})
 except IssuerUnavailable:
     print("works")
 """
