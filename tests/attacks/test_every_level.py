@@ -16,13 +16,15 @@ import pytest
 from authserver import revoke
 from authserver.consent import Granted
 from authserver.delegations.standing import agent_party, user_party
+from authserver.errors import Refusal
 from authserver.revoke import Target
+from tests.approving import Waiting, answers, polls, waiting
 from tests.attacks.making import record_of
 from tests.attacks.serving import configuration, serving
 from tests.endpoints.test_ending import is_set
 from tests.handing_over import hand_on, held, parent, send, token, use
 from tests.settling import eur, redeem, redeemed, settle, state_of, the_ledger_is_right
-from tests.world import World
+from tests.world import PRICE_SCOUT, World
 
 AMPLE = {"currency": "EUR", "per_action": "80.00", "total": "90000.00"}
 
@@ -38,7 +40,7 @@ class Family:
 
     @classmethod
     def made(cls, world: World, task: str = "job-7") -> "Family":
-        above = parent(world, depth=3, limits=AMPLE)
+        above = parent(world, depth=3, limits=AMPLE, approval={"above": "65.00"})
         return cls(world, above, hand_on(world, above, task_id=task), task)
 
     def target(self, level: str) -> Target:
@@ -181,8 +183,45 @@ def capture(family: Family) -> Callable[[], None]:
     return after
 
 
+def waits(family: Family, value: str) -> Waiting:
+    """Price Scout asks for what its user wants to be asked about, and waits."""
+    pay = family.world.action(amount=eur(value))
+    asked = use(family.world, family.below.grant, "price-scout", action=pay, completion_mode="deferred")
+    return waiting(family.world, asked)
+
+
+def comes_back(family: Family, waits: Waiting) -> httpx.Response:
+    return polls(family.world, waits.code, actor_token=family.world.assertion(PRICE_SCOUT))
+
+
+def deferred(family: Family) -> Callable[[], None]:
+    approved, unanswered = waits(family, "70.00"), waits(family, "71.00")
+    answers(family.world, approved.approval)
+
+    def after() -> None:
+        for one in (approved, unanswered):
+            with family.world.nothing_happens(event="deferred.refused"):
+                family.world.refuses(comes_back(family, one), "invalid_request")
+        with pytest.raises(Refusal):
+            answers(family.world, unanswered.approval)
+
+    return after
+
+
+def collected_again(family: Family) -> Callable[[], None]:
+    approved = waits(family, "72.00")
+    answers(family.world, approved.approval)
+    assert comes_back(family, approved).status_code == 200
+
+    def after() -> None:
+        family.world.refuses(comes_back(family, approved), "invalid_request")
+
+    return after
+
+
 PATHS: tuple[Path_, ...] = (
     *(exchange, retry, hand_over, repeated_hand_over, further_below),
+    *(deferred, collected_again),
     *(redemption, token_that_holds_nothing, status_list, capture),
 )
 

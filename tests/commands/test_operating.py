@@ -265,7 +265,7 @@ def test_a_trust_domain_is_made_ready_for_the_configuration(tmp_path: Path) -> N
     start = '[server]\nissuer = "https://auth.example"\n[database]\nurl = "sqlite:///a.db"\n'
     (tmp_path / "authserver.toml").write_text(start + block)
     manage.prints("migrate")
-    assert manage.json("doctor", "--json")[-2]["check"] == "trust domain example.com"
+    assert "trust domain example.com" in [check["check"] for check in manage.json("doctor", "--json")]
 
 
 def test_a_trust_domain_is_made_once_and_of_a_kind_that_there_is(tmp_path: Path) -> None:
