@@ -11,11 +11,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from authserver.actors.workload_files import make_assertion
 from authserver.agent import KubernetesToken
 from authserver.config import load_settings
+from examples.processes import free_port, running
 from examples.stage import Stage, stage
 from examples.world import HELPER, ROOT, workload
 
@@ -67,6 +69,19 @@ def test_the_buyer_says_why_it_did_not_buy(place: Stage, tmp_path: Path) -> None
     assert (code, "Not bought: the resource server names more than was agreed to" in told) == (1, True), told
     code, told = buys(place, tmp_path, "20.00", "caviar=1")
     assert (code, "not sold here: caviar" in told) == (1, True), told
+
+
+def test_the_mcp_server_starts_as_its_readme_says(place: Stage, tmp_path: Path) -> None:
+    port = free_port()
+    identifier = f"http://127.0.0.1:{port}/mcp"
+    books = place.operator.record("resource-servers", "create", "--identifier", identifier)
+    command = [sys.executable, "-m", "examples.mcp_server", "--issuer", place.issuer]
+    command += ["--port", str(port), "--id", books["id"]]
+    with running(command, {"BOOKS_SECRET": books["client_secret"]}, ROOT, tmp_path / "books.log") as program:
+        program.wait_until_ready(f"http://127.0.0.1:{port}/healthz")
+        about = httpx.get(f"http://127.0.0.1:{port}/.well-known/oauth-protected-resource/mcp").json()
+        assert (about["resource"], about["authorization_servers"]) == (identifier, [place.issuer])
+        assert httpx.post(identifier, json={}).status_code == 401
 
 
 # --- SPIRE and Kubernetes -------------------------------------------------------------------------------------------
