@@ -28,8 +28,8 @@ class IssuerUnavailable(Exception):
 class ServerMetadata:
     """The endpoints that clients of this kind use; each is an absolute URL.
 
-    The rest are no members of RFC 8414, and None for a server that does not say them: where tokens are redeemed, which
-    actions' tokens are, and which kind of personal data contains which others.
+    The rest are None for a server that does not say them. No members of RFC 8414 are: where tokens are redeemed, which
+    actions' tokens are, which kind of personal data contains which others, and where a task's end is told (RFC 6570).
     """
 
     token_endpoint: str
@@ -38,6 +38,11 @@ class ServerMetadata:
     redemption_endpoint: str | None
     redeemed_actions: frozenset[str] | None = None
     datatypes: DatatypeTree | None = None
+    authorization_endpoint: str | None = None
+    par_endpoint: str | None = None
+    device_endpoint: str | None = None
+    task_completion: str | None = None
+    scopes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +109,14 @@ class Issuer:
             token_endpoint=_endpoint(document, "token_endpoint", url),
             jwks_uri=_endpoint(document, "jwks_uri", url),
             introspection_endpoint=_endpoint(document, "introspection_endpoint", url),
-            redemption_endpoint=(
-                _endpoint(document, "redemption_endpoint", url) if "redemption_endpoint" in document else None
-            ),
+            redemption_endpoint=_optional_endpoint(document, "redemption_endpoint", url),
             redeemed_actions=_optional_names(document, "redeemed_actions_supported", url),
             datatypes=_datatypes(document, url),
+            authorization_endpoint=_optional_endpoint(document, "authorization_endpoint", url),
+            par_endpoint=_optional_endpoint(document, "pushed_authorization_request_endpoint", url),
+            device_endpoint=_optional_endpoint(document, "device_authorization_endpoint", url),
+            task_completion=_optional_endpoint(document, "task_completion_uri_template", url),
+            scopes=_optional_names(document, "scopes_supported", url) or frozenset(),
         )
 
 
@@ -169,6 +177,10 @@ def _endpoint(document: Mapping[str, object], name: str, source: str) -> str:
     except ValueError:
         pass
     raise IssuerUnavailable(f"{source} has no usable {name}")
+
+
+def _optional_endpoint(document: Mapping[str, object], name: str, source: str) -> str | None:
+    return _endpoint(document, name, source) if name in document else None
 
 
 def _optional_names(document: Mapping[str, object], name: str, source: str) -> frozenset[str] | None:

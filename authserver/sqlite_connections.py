@@ -80,6 +80,11 @@ def _driver(connection: Connection) -> sqlite3.Connection:
     return cast(sqlite3.Connection, connection.connection.driver_connection)
 
 
+def put_on_disk(connection: Connection) -> None:
+    """Commit. Raises `sqlite3.Error`."""
+    _driver(connection).execute("COMMIT")
+
+
 @dataclass(slots=True, eq=False)
 class _Commit:
     """One transaction, what is in it, and what became of it."""
@@ -237,7 +242,7 @@ class SqliteConnections:
         """Commit, let the next one begin, and wake all that have a part in it."""
         failed: BaseException | None = None
         try:
-            _driver(commit.connection).execute("COMMIT")
+            put_on_disk(commit.connection)
             self._connection = commit.connection
         except BaseException as error:  # noqa: BLE001 - it is raised by all whose part is lost with it
             failed = error

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import httpx
 
-from authserver.agent import IssuerUnavailable
+from authserver.agent import ExchangeRefused, IssuerUnavailable
 from authserver.resource_server import Introspection, Settlement
-from examples.asking import NotAllowed
 from examples.narrator import Narrator
 from examples.person import UnexpectedPage
 from examples.processes import DidNotStart
@@ -24,7 +23,7 @@ from examples.stage import Stage, stage
 from examples.story import Agent, Story, Unexpected
 from examples.world import HELPER, PASSWORD, SCOUT, VerbFailed, World, workload
 
-_PROBLEMS = (VerbFailed, DidNotStart, IssuerUnavailable, NotAllowed, UnexpectedPage, httpx.HTTPError)
+_PROBLEMS = (VerbFailed, DidNotStart, ExchangeRefused, IssuerUnavailable, UnexpectedPage, httpx.HTTPError)
 
 
 def introduce(say: Narrator, world: World) -> None:
@@ -61,8 +60,8 @@ def _story(say: Narrator, place: Stage, shop: httpx.Client) -> Story:
         say=say,
         ada=place.ada(),
         world=place.world,
-        helper=Agent("Basket Helper", place.client_of(HELPER), place.asking(HELPER), shop),
-        scout=Agent("Price Scout", place.client_of(SCOUT), place.asking(SCOUT), shop),
+        helper=Agent("Basket Helper", place.client_of(HELPER), shop),
+        scout=Agent("Price Scout", place.client_of(SCOUT), shop),
         introspection=Introspection(place.issuer, foods.identifier, foods.id, foods.secret),
         settlement=Settlement(place.issuer, foods.id, foods.secret),
     )

@@ -21,12 +21,16 @@ class ConsentPage:
 
 
 class Person:
-    """Somebody who signs in with a password and answers agents."""
+    """Somebody who signs in with a password and answers agents.
+
+    `pages` and `presses` count what that costs them: pages that they looked at, buttons that they pressed.
+    """
 
     def __init__(self, issuer: str, username: str, password: str) -> None:
         """Signs in. Raises `UnexpectedPage`."""
         self._issuer, self._http = issuer, httpx.Client(base_url=issuer, headers={"Accept": "text/html"})
-        form = _Form.of(self._http.get("/sign-in")) | {"username": [username], "password": [password]}
+        self.pages = self.presses = 0
+        form = _Form.of(self._looks("/sign-in")) | {"username": [username], "password": [password]}
         self._sent(self._http.post("/sign-in", data=form))
 
     def reads(self, url: str) -> ConsentPage:
@@ -35,7 +39,7 @@ class Person:
 
     def types(self, user_code: str) -> ConsentPage:
         """Type the code that a device shows."""
-        form = _Form.of(self._http.get("/device")) | {"user_code": [user_code]}
+        form = _Form.of(self._looks("/device")) | {"user_code": [user_code]}
         return self._page(self._sent(self._http.post("/device", data=form)))
 
     def allows(self, page: ConsentPage, **choices: str) -> str:
@@ -45,23 +49,26 @@ class Person:
 
     def approves(self, url: str) -> str:
         """Open the page of what an agent waits for, and press “Approve”; gives the sentence that stands at its top."""
-        page = self._http.get(url)
-        form = _Form(page)
+        form = _Form(self._looks(url))
         self._sent(self._http.post(url, data={**form.fields, "answer": ["approve"]}))
         return form.heading
 
     def stops(self, grant_id: str) -> None:
         """Press the button that ends an agent's delegation."""
-        page = self._http.get(f"/delegations/{grant_id}")
+        page = self._looks(f"/delegations/{grant_id}")
         form = {"csrf": _Form.of(page)["csrf"]}
         self._sent(self._http.post(f"/delegations/{grant_id}/revoke", data=form))
 
+    def _looks(self, path: str) -> httpx.Response:
+        self.pages += 1
+        return self._http.get(path)
+
     def _page(self, path: str) -> ConsentPage:
-        page = self._http.get(path)
-        form = _Form(page)
+        form = _Form(self._looks(path))
         return ConsentPage(path.partition("?")[0], form.sentence, form.fields)
 
     def _sent(self, answer: httpx.Response) -> str:
+        self.presses += answer.request.method == "POST"
         if answer.status_code != 303:
             raise UnexpectedPage(f"{answer.request.method} {answer.request.url}\n{answer.text}")
         return answer.headers["location"]

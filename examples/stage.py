@@ -8,8 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from authserver.actors.workload_files import make_assertion
-from authserver.agent import AgentClient
-from examples.asking import Asking
+from authserver.agent import Agent
 from examples.person import Person
 from examples.processes import free_port, running
 from examples.world import PASSWORD, ROOT, Operator, VerbFailed, World, populate, workload, write_config
@@ -24,13 +23,9 @@ class Stage:
     operator: Operator
     world: World
 
-    def client_of(self, agent: str) -> AgentClient:
+    def client_of(self, agent: str) -> Agent:
         """An agent with the identity of its workload."""
-        return AgentClient(self.issuer, lambda: self._assertion(agent))
-
-    def asking(self, agent: str) -> Asking:
-        """The same where it asks a person."""
-        return Asking(self.issuer, agent, lambda: self._assertion(agent))
+        return Agent(self.issuer, lambda: self._assertion(agent), agent)
 
     def ada(self) -> Person:
         """Ada, who has just signed in."""

@@ -8,18 +8,17 @@ from typing import Any
 
 import httpx
 
-from authserver.agent import AgentClient, ExchangeRefused, HandedOn, IssuedToken, Waiting
+from authserver import agent as kit
+from authserver.agent import Delegation, ExchangeRefused, IssuedToken, Waiting
 from authserver.errors import Violation
 from authserver.resource_server import Introspection, Settlement, SettlementRefused
 from authserver.values import Money
-from examples.asking import Asking
 from examples.narrator import Narrator, euros, in_words
 from examples.person import Person
 from examples.world import (
     FOODS,
     MARKET,
     SCOUT,
-    Delegated,
     World,
     what_ada_allows_the_scout,
     what_the_helper_asks_for,
@@ -50,8 +49,7 @@ class Agent:
     """One of the two agents, with the identity of its workload."""
 
     name: str
-    client: AgentClient
-    asking: Asking
+    client: kit.Agent
     shop: httpx.Client
 
     def gets(self, grant: str, details: dict[str, Any], key: str | None = None) -> IssuedToken:
@@ -67,7 +65,7 @@ class Agent:
         """The refusal, which has this error and is for exactly these limits; anything else ends the story."""
         return self._refused(lambda: self.client.exchange(grant, details), error, *constraints)
 
-    def hands_on(self, grant: str, to: str, details: Mapping[str, object]) -> HandedOn:
+    def hands_on(self, grant: str, to: str, details: Mapping[str, object]) -> Delegation:
         """What another agent is given of that; a refusal ends the story."""
         try:
             return self.client.hand_on(grant, to, details)
@@ -117,9 +115,9 @@ class Story:
     scout: Agent
     introspection: Introspection  # these two as Example Foods
     settlement: Settlement
-    consent: Delegated = field(init=False)
-    handed: HandedOn = field(init=False)
-    scouting: Delegated = field(init=False)
+    consent: Delegation = field(init=False)
+    handed: Delegation = field(init=False)
+    scouting: Delegation = field(init=False)
     scout_ends: datetime = field(init=False)
     found: IssuedToken = field(init=False)
     payment: str = field(init=False)
@@ -142,9 +140,16 @@ class Story:
         """The helper asks, Ada reads, allows less, and the helper comes for its grant."""
         self.say.chapter("Ada says what Basket Helper may do")
         wanted = what_the_helper_asks_for(self.world.shop.identifier, timedelta(days=30))
-        asked = self.helper.asking.by_browser(wanted)
+        self.consent = self.helper.client.delegate(wanted, show=self._ada_allows_less, timeout=60)
+        expect(self.consent.details["limits"]["total"] == "120.00", "more was granted", self.consent.details)
+        self.say.yes(
+            "recorded, and a grant signed that is worth nothing without the workload of Basket Helper"
+        )
+
+    def _ada_allows_less(self, url: str) -> None:
+        """What Ada's browser is brought to, while the helper waits."""
         self.say.asks("Basket Helper", "may I? (a pushed request; Ada's browser gets only its reference)")
-        page = self.ada.reads(asked.url)
+        page = self.ada.reads(url)
         self.say.tell(f"Ada has signed in, and reads: “{page.sentence}”")
         expect("€200 in all" in page.sentence, "the page says something else", page.sentence)
         callback = self.ada.allows(page, total="120.00", preset="trust")
@@ -152,23 +157,20 @@ class Story:
             "She lowers the total to €120.00, lets it ask her as it proposes, and allows it. The browser goes back to"
             " Basket Helper with a code, which only Basket Helper can use, once, within a minute."
         )
-        self.consent = self.helper.asking.claim(asked, callback)
-        expect(self.consent.details["limits"]["total"] == "120.00", "more was granted", self.consent.details)
-        self.say.yes(
-            "recorded, and a grant signed that is worth nothing without the workload of Basket Helper"
+        httpx.get(callback)
+
+    def _ada_types_the_code(self, device: kit.DeviceCode) -> None:
+        self.say.asks(
+            "Price Scout", f"may I search? (it has no browser, and shows the code {device.user_code})"
         )
+        self.ada.allows(self.ada.types(device.user_code), preset="trust")
 
     def the_scout_searches(self) -> None:
         """One action, one token; the same delegation does not pay."""
         self.say.chapter("Price Scout searches, and can do nothing else")
         self.scout_ends = datetime.now(UTC).replace(microsecond=0) + SCOUT_LASTS
         allowed = what_ada_allows_the_scout(self.world.shop.identifier, self.scout_ends)
-        asked = self.scout.asking.by_device(allowed)
-        self.say.asks(
-            "Price Scout", f"may I search? (it has no browser, and shows the code {asked.user_code})"
-        )
-        self.ada.allows(self.ada.types(asked.user_code), preset="trust")
-        self.scouting = self.scout.asking.claim_by_device(asked)
+        self.scouting = self.scout.client.delegate_by_device(allowed, show=self._ada_types_the_code)
         self.say.tell(
             "Ada types the code, sees which device asks, and lets it search at Example Foods, for"
             f" {SCOUT_LASTS.seconds} seconds: so short that we can watch a token end below."

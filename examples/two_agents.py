@@ -14,14 +14,14 @@ from pathlib import Path
 
 import httpx
 
-from authserver.agent import AgentClient, ExchangeRefused
+from authserver.agent import Agent, ExchangeRefused
 from examples.stage import Stage, stage
 from examples.world import FOODS, HELPER, SCOUT, what_ada_allows_the_helper
 
 JOB = "groceries-48"
 
 
-def search(scout: AgentClient, grant: str, shop: httpx.Client, place: str) -> str:
+def search(scout: Agent, grant: str, shop: httpx.Client, place: str) -> str:
     """What Price Scout does: find what the basket lacks. It has no other power, and needs none."""
     details = {"type": "agent_action", "actions": ["catalog.search"], "locations": [place]}
     token = scout.exchange(grant, details)
@@ -30,7 +30,7 @@ def search(scout: AgentClient, grant: str, shop: httpx.Client, place: str) -> st
     return str(answer.json()[0]["name"])
 
 
-def pay(payer: AgentClient, grant: str, place: str) -> str:
+def pay(payer: Agent, grant: str, place: str) -> str:
     """What Basket Helper does: ask for a token for one payment."""
     details = {
         "type": "agent_action",

@@ -1,14 +1,54 @@
-"""What an agent installs: it shows a delegation grant, says what it is about to do, and gets a token for just that.
+"""What an agent installs: it asks a person once, says what it is about to do, and gets a token for just that.
 
-    from authserver.agent import AgentClient, ExchangeRefused
+    from authserver.agent import Agent, SpiffeWorkloadApi
 
-    client = AgentClient("https://auth.example", assertion=read_my_jwt_svid)
-    token = client.exchange(grant, {"type": "agent_action", "actions": ["catalog.search"]}, resource=SHOP)
+    agent = Agent("https://auth.example", SpiffeWorkloadApi(), "basket-helper")
+    with agent.task(agent.delegate(what_i_need)) as task:
+        token = task.token_for(Action("catalog.search", at="https://shop.example/api"))
 
-Needs httpx, and neither Flask nor SQLAlchemy.
+`task.auth(…)` does that for each request of an `httpx` client; `AsyncAgent` is the same for an event loop. Needs httpx,
+and neither Flask nor SQLAlchemy. docs/agents.md has the rest.
 """
 
-from authserver.agent.client import AgentClient, ExchangeRefused, HandedOn, IssuedToken, Waiting
+from authserver.agent.agent import Agent, Task
+from authserver.agent.answers import Delegation, DeviceCode, ExchangeRefused, IssuedToken, Waiting
+from authserver.agent.asking import Action
+from authserver.agent.asynchronous import AsyncAgent, AsyncTask
+from authserver.agent.auth import ActionAuth, NotAgreed
+from authserver.agent.loopback import AnswerNotOurs
+from authserver.agent.workload import (
+    KubernetesToken,
+    SpiffeWorkloadApi,
+    TokenFile,
+    Workload,
+    WorkloadUnknown,
+)
 from authserver.discovery import IssuerUnavailable
+from authserver.dpop import ProofKey
+from authserver.errors import Violation
+from authserver.values import Money
 
-__all__ = ["AgentClient", "ExchangeRefused", "HandedOn", "IssuedToken", "IssuerUnavailable", "Waiting"]
+__all__ = [
+    "Action",
+    "ActionAuth",
+    "Agent",
+    "AnswerNotOurs",
+    "AsyncAgent",
+    "AsyncTask",
+    "Delegation",
+    "DeviceCode",
+    "ExchangeRefused",
+    "IssuedToken",
+    "IssuerUnavailable",
+    "KubernetesToken",
+    "Money",
+    "NotAgreed",
+    "ProofKey",
+    "SpiffeWorkloadApi",
+    "Task",
+    "TokenFile",
+    "Violation",
+    "Waiting",
+    "Workload",
+    "WorkloadUnknown",
+]

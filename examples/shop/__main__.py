@@ -49,6 +49,10 @@ class Order:
     paying: threading.Lock = field(default_factory=threading.Lock)
 
 
+# What is delivered every week, and what a week of it costs.
+PLANS = {"veg-box": Money("EUR", 2_490)}
+
+
 class NoSuchOrder(Exception):
     """There is no such order of this customer."""
 
@@ -68,6 +72,7 @@ def create_shop(server: ResourceServer) -> Flask:
     app.register_error_handler(ValueError, lambda error: (_problem("invalid_request", error), 400))
     _products(app, shop)
     _orders(app, shop)
+    _subscriptions(app, shop)
     return app
 
 
@@ -118,6 +123,22 @@ def _orders(app: Flask, shop: Protection) -> None:
             orders[order].is_paid = True
         charged = orders[order].total.to_json()
         return jsonify(order=order, charged=charged, state="paid", payment=redemption.redemption_id)
+
+
+def _subscriptions(app: Flask, shop: Protection) -> None:
+    def week_of(plan: str) -> Money:
+        if plan not in PLANS:
+            raise NoSuchOrder("there is no such plan")
+        return PLANS[plan]
+
+    @app.post("/api/subscriptions/<plan>/renewal")
+    @shop.require_action("subscription.renew", amount=week_of, reference=lambda plan: plan)
+    def renew(plan: str) -> Response:
+        redemption = shop.redemption
+        if redemption is None:
+            raise RuntimeError("the catalogue says that a renewal's token is not redeemed")
+        charged = PLANS[plan].to_json()
+        return jsonify(plan=plan, charged=charged, state="renewed", payment=redemption.redemption_id)
 
 
 def _total() -> Money:

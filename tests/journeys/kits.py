@@ -5,16 +5,16 @@ import zlib
 
 import pytest
 
-from authserver.agent import AgentClient, ExchangeRefused, IssuedToken
+from authserver.agent import Agent, ExchangeRefused, IssuedToken
 from authserver.resource_server import ActionToken, Introspection, Settlement, Verifier
 from tests.conformance.tokens import claims_of, decoded
 from tests.conformance.tokens import verified as verified_claims
 from tests.world import BASKET_HELPER, MARKET, SHOP, World
 
 
-def agent_of(world: World, subject: str = BASKET_HELPER) -> AgentClient:
+def agent_of(world: World, subject: str = BASKET_HELPER) -> Agent:
     """The agent that runs as this workload."""
-    return AgentClient(world.issuer, lambda: world.assertion(subject))
+    return Agent(world.issuer, lambda: world.assertion(subject))
 
 
 def verified(world: World, issued: IssuedToken, audience: str = MARKET) -> ActionToken:
@@ -43,7 +43,7 @@ def settlement_of(world: World, audience: str = MARKET) -> Settlement:
 
 
 def refusal(
-    client: AgentClient,
+    client: Agent,
     grant: str,
     action: dict[str, object],
     *,

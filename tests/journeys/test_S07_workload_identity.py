@@ -15,9 +15,11 @@ from joserfc.jwk import ECKey
 
 from authserver.actors import agents
 from authserver.actors.workload_files import create_domain, make_assertion
-from authserver.agent import AgentClient
+from authserver.agent import Agent, KubernetesToken
 from authserver.resource_server import Actor, ProofRequired, Verifier
+from tests.asking import allow_device
 from tests.journeys.kits import agent_of, refusal, verified
+from tests.pages.browser import signed_in
 from tests.world import BASKET_HELPER, MARKET, PRICE_SCOUT, World, make_agent, running_world
 
 KUBERNETES = "https://kubernetes.example"
@@ -45,6 +47,26 @@ def three_domains(sqlite_url: str, tmp_path: Path) -> Iterator[tuple[World, Path
         yield world, tmp_path
 
 
+def test_S7_a_projected_token_is_all_that_an_agent_in_a_pod_has(three_domains: tuple[World, Path]) -> None:
+    """It asks a person, gets a token that is bound to its key, and ends its task, as the service account."""
+    world, folder = three_domains
+    agent = make_agent("worker", SERVICE_ACCOUNT, world.clock.now(), trust_domain="cluster")
+    world.services.database.write(lambda connection: agents.create(connection, agent))
+    projected = folder / "token"
+    lasts, now = timedelta(minutes=10), world.clock.now()
+    projected.write_text(make_assertion(folder / "cluster", SERVICE_ACCOUNT, world.issuer, lasts, now))
+    kit = Agent(world.issuer, KubernetesToken(projected), "worker", clock=world.clock, sleep=lambda _: None)
+    with signed_in(world) as ada:
+        delegation = kit.delegate_by_device(
+            world.delegation(), show=lambda code: allow_device(ada, code.user_code)
+        )
+    with kit.task(delegation) as task:
+        issued = task.token_for(world.action())
+        assert issued.token_type == "DPoP"
+        assert world.rows().reserved == 4_250
+    assert world.rows().reserved == 0
+
+
 @pytest.mark.parametrize(
     ("domain", "issuer", "subject"),
     [("cluster", KUBERNETES, SERVICE_ACCOUNT), ("ci", OIDC, WORKFLOW)],
@@ -60,11 +82,11 @@ def test_S7_a_service_account_or_a_ci_job_is_an_agent(
     def assertion() -> str:
         return make_assertion(folder / domain, subject, world.issuer, timedelta(minutes=5), world.clock.now())
 
-    issued = AgentClient(world.issuer, assertion).exchange(world.granted("worker").grant, world.action())
+    issued = Agent(world.issuer, assertion).exchange(world.granted("worker").grant, world.action())
     assert verified(world, issued).actor == Actor(issuer, subject)
     assert (
         refusal(
-            AgentClient(world.issuer, assertion),
+            Agent(world.issuer, assertion),
             world.granted().grant,
             world.action(),
             error="invalid_request",

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from authserver.agent import ExchangeRefused, HandedOn
+from authserver.agent import Delegation, ExchangeRefused
 from examples.world import ROOT
 from tests.attacks.making import record_of
 from tests.conformance.tokens import claims_of
@@ -30,7 +30,7 @@ def test_S15_one_searches_and_another_pays_each_as_itself(world: World) -> None:
     helper, scout = agent_of(world), agent_of(world, PRICE_SCOUT)
     above = parent(world, limits=LIMITS, depth=1)
     child = helper.hand_on(above.grant, "price-scout", searching(world, above.details.to_json()))
-    assert isinstance(child, HandedOn)
+    assert isinstance(child, Delegation)
     found = scout.exchange(child.grant, search(world))
     read = verified(world, found)
     assert (read.client_id, read.actor.subject) == ("price-scout", PRICE_SCOUT)

@@ -6,6 +6,7 @@ compared.
 """
 
 import json
+import sqlite3
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -21,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import OperationalError
 
-from authserver import db, revoke, upkeep
+from authserver import db, revoke, sqlite_connections, upkeep
 from authserver.accounts import users
 from authserver.app import build
 from authserver.consent import Granted
@@ -44,6 +45,7 @@ from tests.properties.ledger_model import (
 )
 from tests.world import BASKET_HELPER, MARKET, MERCHANT, PRICE_SCOUT, SHOP, World
 
+Commit = Callable[[Connection], None]
 PLACES = {"market": MARKET, "shop": SHOP}
 SUBJECTS = {"basket-helper": BASKET_HELPER, "price-scout": PRICE_SCOUT}
 EXPONENTS = {"EUR": 2, "JPY": 0, "KWD": 3}
@@ -659,28 +661,45 @@ def _amount_of(action: Action) -> int:
 @contextmanager
 def _broken_commit(committed: bool) -> Iterator[None]:
     """The connection to the database is lost at the next commit: just after it, or just before."""
-    real = db.Connection.commit
-    broken = OperationalError("COMMIT", {}, Exception("the connection is lost"), connection_invalidated=True)
 
-    def commit(connection: Connection) -> None:
-        with patch.object(db.Connection, "commit", real):
+    def instead(real: Commit, broken: Exception) -> Commit:
+        def commit(connection: Connection) -> None:
             if committed:
-                connection.commit()
-        raise broken
+                real(connection)
+            raise broken
 
-    with patch.object(db.Connection, "commit", commit):
+        return commit
+
+    with _commits(instead):
         yield
 
 
 @contextmanager
 def _conflicts(times: int) -> Iterator[None]:
     """The next commits find that another transaction was quicker."""
-    real, left = db.Connection.commit, iter(range(times))
+    left = iter(range(times))
 
-    def commit(connection: Connection) -> None:
-        if next(left, None) is not None:
-            raise db.Conflict
-        real(connection)
+    def instead(real: Commit, _: Exception) -> Commit:
+        def commit(connection: Connection) -> None:
+            if next(left, None) is not None:
+                raise db.Conflict
+            real(connection)
 
-    with patch.object(db.Connection, "commit", commit):
+        return commit
+
+    with _commits(instead):
+        yield
+
+
+@contextmanager
+def _commits(instead: Callable[[Commit, Exception], Commit]) -> Iterator[None]:
+    """What commits is replaced, on whichever database; it gets the real one, and how that one fails."""
+    lost = OperationalError("COMMIT", {}, Exception("the connection is lost"), connection_invalidated=True)
+    ways = (
+        (db.Connection, "commit", lost),
+        (sqlite_connections, "put_on_disk", sqlite3.OperationalError("disk I/O error")),
+    )
+    with ExitStack() as replaced:
+        for place, name, error in ways:
+            replaced.enter_context(patch.object(place, name, instead(getattr(place, name), error)))
         yield

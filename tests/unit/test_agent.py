@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from authserver.agent import AgentClient, ExchangeRefused, IssuerUnavailable
+from authserver.agent import Agent, ExchangeRefused, IssuerUnavailable
 from authserver.errors import Violation
 
 SEARCH = {"type": "agent_action", "actions": ["catalog.search"]}
@@ -34,8 +34,8 @@ class FakeServer:
     keys: list[str | None] = field(default_factory=list)
     metadata_reads: int = 0
 
-    def client(self) -> AgentClient:
-        return AgentClient(self.url, lambda: f"assertion-{len(self.forms)}")
+    def client(self) -> Agent:
+        return Agent(self.url, lambda: f"assertion-{len(self.forms)}")
 
     def answers(self, status: int, body: object) -> None:
         self.status, self.body = status, json.dumps(body).encode()
@@ -151,4 +151,4 @@ def test_an_answer_in_no_known_form_is_no_token(server: FakeServer, status: int,
 
 def test_a_server_that_is_not_there_is_said_so() -> None:
     with pytest.raises(IssuerUnavailable, match="cannot be reached"):
-        AgentClient("http://127.0.0.1:1", lambda: "assertion").exchange("grant", SEARCH)
+        Agent("http://127.0.0.1:1", lambda: "assertion").exchange("grant", SEARCH)

@@ -44,10 +44,25 @@ except InvalidToken:
 """
 
 USE_THE_AGENT = """
-from authserver.agent import AgentClient, IssuerUnavailable
+for name in ("grpc", "httpx2", "mcp", "spiffe"):
+    sys.modules[name] = None
+import asyncio
+from authserver.agent import Action, Agent, AsyncAgent, IssuerUnavailable, SpiffeWorkloadApi, WorkloadUnknown
+agent = Agent("http://127.0.0.1:1", lambda: "assertion", sleep=lambda seconds: None)
 try:
-    AgentClient("http://127.0.0.1:1", lambda: "assertion").exchange("grant", {"type": "agent_action"})
+    agent.exchange("grant", {"type": "agent_action"})
 except IssuerUnavailable:
+    pass
+async def ask():
+    async with AsyncAgent("http://127.0.0.1:1", lambda: "assertion") as other:
+        await other.token_for("grant", Action("catalog.search", at="https://shop.example"))
+try:
+    asyncio.run(ask())
+except IssuerUnavailable:
+    pass
+try:
+    SpiffeWorkloadApi().assertion("https://auth.example")
+except WorkloadUnknown:
     print("works")
 """
 
