@@ -359,5 +359,6 @@ def ending_in_words(ended: Ending) -> str:
         "delegation.revoked": _("Stopped"),
         "delegation.expired": _("Expired"),
         "delegation.agent_disabled": _("Agent blocked"),
+        "task.ended": _("Task over"),
     }
     return said.get(ended.rule, _("Over"))

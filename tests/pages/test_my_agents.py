@@ -9,8 +9,11 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from authserver.delegations.standing import agent_party
+from authserver.revoke import Target, revoke
 from authserver.schema import BudgetWindow, table_of
 from tests.attacks.making import change, handed_on
+from tests.handing_over import hand_on, parent
 from tests.pages.browser import Visit, signed_in
 from tests.pages.scene import a_life
 from tests.settling import budget_of, eur, redeem, redeemed, the_ledger_is_right, token_of
@@ -323,3 +326,19 @@ def test_a_long_history_is_shown_in_pages(sqlite_world: World) -> None:
 def test_odd_addresses_are_never_a_fault(world: World, path: str) -> None:
     with signed_in(world) as visit:
         assert visit.get(path).status_code in (404, 400)
+
+
+def test_what_was_handed_on_for_a_task_that_ended_is_shown_as_ended(sqlite_world: World) -> None:
+    world = sqlite_world
+    above = parent(world)
+    child = hand_on(world, above, task_id="dinner")
+    stays = hand_on(world, above)
+    target = Target("task", "dinner", agent_party("basket-helper"))
+    with signed_in(world) as visit:
+        assert "Task over" not in visit.get(f"/delegations/{above.grant_id}").text
+        revoke(world.services, target, reason="done", by="agent:basket-helper", now=world.clock.now())
+        page = visit.get(f"/delegations/{above.grant_id}").text
+        assert page.count("Task over") == 1
+        assert f"/delegations/{child.grant_id}/pause" not in page
+        assert f"/delegations/{stays.grant_id}/pause" in page
+        assert visit.post(f"/delegations/{child.grant_id}/pause").status_code == 409
