@@ -337,8 +337,8 @@ class Ledger:
 
     def step(self, verb: str, action: Action, caller: str, amount: int | None) -> Settled:
         """Capture, void or refund; all that changes is written."""
-        if caller != action.ask.place:
-            return Settled(404)
+        if caller != action.ask.place or action.state == "reserved":
+            return Settled(404)  # a token that nobody has redeemed is no redemption
         if verb == "refund":
             return self._refund(action, amount)
         if action.state != "authorized" or action.is_due(self.now):
@@ -389,10 +389,11 @@ class Ledger:
     # --- endings -------------------------------------------------------------------------------------------
 
     def revoke(self, revocation: Revocation) -> None:
-        """End what it covers; what is only reserved is given back."""
+        """End what it covers; what is only reserved is given back. A token that holds nothing ends without a mark."""
         self.revocations.append(revocation)
         for action in self.actions:
-            if action.state == "reserved" and self._is_ended_by(action, revocation):
+            holds = action.state == "reserved" and action.ends is not None
+            if holds and self._is_ended_by(action, revocation):
                 action.state = "voided"
 
     def _is_ended_by(self, action: Action, revocation: Revocation) -> bool:
