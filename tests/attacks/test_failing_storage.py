@@ -28,7 +28,7 @@ Fault = Callable[[World], AbstractContextManager[None]]
 
 @contextmanager
 def _impatient(url: str, folder: Path) -> Iterator[World]:
-    database = {"url": url, "statement_timeout": 300}
+    database = {"url": url, "statement_timeout": 500}
     with running_world(url, folder / "world", database=database) as running:
         yield running
         the_ledger_is_right(running)
@@ -36,7 +36,7 @@ def _impatient(url: str, folder: Path) -> Iterator[World]:
 
 @pytest.fixture(params=BOTH)
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    """A server that waits for its database no longer than 0.3 s, on each of the two."""
+    """A server that waits for its database no longer than 0.5 s, on each of the two."""
     with _impatient(request.getfixturevalue(f"{request.param}_url"), tmp_path) as running:
         yield running
 
