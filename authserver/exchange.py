@@ -25,7 +25,7 @@ from authserver.errors import Refusal
 from authserver.holder import Attempt, Holder, Presented, prove
 from authserver.ids import new_id
 from authserver.issuing import claims_of
-from authserver.ledger import actions, idempotency
+from authserver.ledger import actions
 from authserver.ledger.actions import ActionRecord
 from authserver.ledger.idempotency import Request
 from authserver.ledger.reservations import Reservation, release_expired_of, reserve
@@ -40,8 +40,6 @@ from authserver.tokens import action_tokens
 from authserver.tokens.status_lists import StatusIndex
 
 Other = TypeVar("Other")
-
-_KEY_KEPT = timedelta(days=1)  # how long an Idempotency-Key is remembered after its token has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,16 +211,9 @@ class _Exchange:
 
     def _earlier(self, chain: Chain, target: ResourceServer) -> Committed | None:
         """The action that the same key and request led to before."""
-        request = self._repeatable()
-        earlier = idempotency.find(self.connection, chain.leaf.client_id, request.key) if request else None
-        if request is None or earlier is None:
+        earlier = self.holder.earlier(chain, self.request.repeatable)
+        if earlier is None:
             return None
-        if earlier.request_hash != request.fingerprint:
-            raise Refusal(
-                "invalid_request",
-                "the Idempotency-Key stood for another request",
-                rule="idempotency_key.reused",
-            )
         action = actions.find(self.connection, earlier.action_id)
         if action is None or not action.is_live(self.now):
             raise Refusal(
@@ -231,9 +222,6 @@ class _Exchange:
         record = Record("exchange.repeated", action.client_id, action.delegation_id, action.id)
         record.changed(self.connection, self.now)
         return Committed(action, chain, target.identifier, is_new=False)
-
-    def _repeatable(self) -> Request | None:
-        return self.holder.repeatable(self.request.repeatable)
 
     def _entry(self) -> CatalogueEntry:
         entry = self.services.vocabulary.catalogue.get(self.request.asked.action)
@@ -359,15 +347,13 @@ class _Exchange:
         )
 
     def _reserve(self, chain: Chain, action: ActionRecord, permit: Permit) -> None:
-        if request := self._repeatable():
-            idempotency.remember(
-                self.connection,
-                action.client_id,
-                request,
-                root_id=action.root_id,
-                action_id=action.id,
-                expires_at=action.expires_at + _KEY_KEPT,
-            )
+        self.holder.remember(
+            chain,
+            self.request.repeatable,
+            root_id=action.root_id,
+            action_id=action.id,
+            ends_at=action.expires_at,
+        )
         record = self.holder.attempt.record
         record.action_id, record.rule = action.id, "permit"
         reservation = Reservation(

@@ -5,7 +5,7 @@ it names, and what is handed on is no broader in any member. The child draws on 
 """
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection
 
@@ -19,13 +19,11 @@ from authserver.delegations.records import Chain, DelegationRecord, NewDelegatio
 from authserver.delegations.standing import agent_party, ending
 from authserver.errors import Refusal
 from authserver.holder import Attempt, Holder, Presented, prove
-from authserver.ledger import idempotency
 from authserver.ledger.idempotency import Request
 from authserver.policy.delegation_details import DelegationDetails
 from authserver.policy.narrowing import widenings
 from authserver.services import Services
 
-_KEY_KEPT = timedelta(days=1)  # how long an Idempotency-Key is remembered after its delegation has ended
 _STANDS_STILL = ("delegation.not_yet_valid", "delegation.paused")
 
 
@@ -80,16 +78,9 @@ class _HandOver:
 
     def _earlier(self, parent: Chain) -> DelegationRecord | None:
         """What the same key and request led to before."""
-        request = self._repeatable()
-        earlier = idempotency.find(self.connection, parent.leaf.client_id, request.key) if request else None
-        if request is None or earlier is None:
+        earlier = self.holder.earlier(parent, self.request.repeatable)
+        if earlier is None:
             return None
-        if earlier.request_hash != request.fingerprint:
-            raise Refusal(
-                "invalid_request",
-                "the Idempotency-Key stood for another request",
-                rule="idempotency_key.reused",
-            )
         chain = load_chain(self.connection, earlier.action_id, self.services.stored)
         ended = chain and ending(self.connection, chain, self.now)
         if chain is None or (ended and ended.rule not in _STANDS_STILL):
@@ -98,9 +89,6 @@ class _HandOver:
             )
         Record("hand_over.repeated", parent.leaf.client_id, chain.leaf.id).changed(self.connection, self.now)
         return chain.leaf
-
-    def _repeatable(self) -> Request | None:
-        return self.holder.repeatable(self.request.repeatable)
 
     def _receiver(self) -> Agent:
         """The agent that is meant: by client id, or by the subject of its workload where only one has it."""
@@ -150,13 +138,11 @@ class _HandOver:
             task_id=task_id,
         )
         child = consent.record(self.services, self.connection, new, self.now)
-        if request := self._repeatable():
-            idempotency.remember(
-                self.connection,
-                above.client_id,
-                request,
-                root_id=child.root_id,
-                action_id=child.id,
-                expires_at=child.expires_at + _KEY_KEPT,
-            )
+        self.holder.remember(
+            parent,
+            self.request.repeatable,
+            root_id=child.root_id,
+            action_id=child.id,
+            ends_at=child.expires_at,
+        )
         return child

@@ -17,7 +17,8 @@ from authserver.audit.events import Record
 from authserver.delegations.records import Chain, load_chain
 from authserver.delegations.standing import ending
 from authserver.errors import Refusal
-from authserver.ledger.idempotency import Request
+from authserver.ledger import idempotency
+from authserver.ledger.idempotency import Earlier, Request
 from authserver.services import Services
 from authserver.tokens.action_tokens import Actor
 from authserver.tokens.grants import Grant
@@ -204,13 +205,39 @@ class Holder:
             replayed = Refusal("invalid_dpop_proof", "the DPoP proof was used before", rule="dpop.replayed")
             self._use(f"dpop:{proof.jkt}", proof.jti, proof.forget_at, replayed)
 
-    def repeatable(self, request: Request | None) -> Request | None:
-        """What makes another request the same: a retry may bring fresh assertions and a fresh proof; the DPoP key stays
-        (contract §6).
-        """
-        if request is None or self.proven.proof is None:
-            return request
-        return Request(request.key, request.fingerprint + self.proven.proof.jkt.encode())
+    def earlier(self, chain: Chain, sent: Request | None) -> Earlier | None:
+        """What the same key and request led to before. Raises `Refusal` where the key stood for another request."""
+        request = self._repeatable(sent)
+        earlier = idempotency.find(self.connection, chain.leaf.client_id, request.key) if request else None
+        if request is None or earlier is None:
+            return None
+        if earlier.request_hash != request.fingerprint:
+            raise Refusal(
+                "invalid_request",
+                "the Idempotency-Key stood for another request",
+                rule="idempotency_key.reused",
+            )
+        return earlier
+
+    def remember(
+        self, chain: Chain, sent: Request | None, *, root_id: str, action_id: str, ends_at: datetime
+    ) -> None:
+        """Bind the key, where one was sent, to what it leads to, which ends at `ends_at`. Raises `Conflict`."""
+        if request := self._repeatable(sent):
+            idempotency.remember(
+                self.connection,
+                chain.leaf.client_id,
+                request,
+                root_id=root_id,
+                action_id=action_id,
+                expires_at=ends_at + idempotency.KEPT,
+            )
+
+    def _repeatable(self, sent: Request | None) -> Request | None:
+        # Contract §6: a retry may bring fresh assertions and a fresh proof; the DPoP key stays.
+        if sent is None or self.proven.proof is None:
+            return sent
+        return Request(sent.key, sent.fingerprint + self.proven.proof.jkt.encode())
 
     def _use(self, issuer: str, jti: str, expires_at: datetime, replayed: Refusal) -> None:
         try:

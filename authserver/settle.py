@@ -6,7 +6,7 @@ A resource server redeems a token; then it captures, voids or refunds what the r
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection
 
@@ -29,7 +29,6 @@ from authserver.values import Money
 
 _FACTS = {"id": "merchants.ids", "category": "merchants.categories", "country": "merchants.countries"}
 _SHOWN = _FACTS | {"name": "merchants.name"}
-_KEY_KEPT = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +173,7 @@ def _once(
                 root_id=answer.action.root_id,
                 action_id=answer.action.id,
                 answer=strict_json.write([answer.status, answer.body]),
-                expires_at=now + _KEY_KEPT,
+                expires_at=now + idempotency.KEPT,
             )
         return answer
 

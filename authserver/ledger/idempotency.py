@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, bindparam, delete, select, tuple_
 from sqlalchemy.exc import IntegrityError
@@ -12,6 +12,7 @@ from authserver.errors import Refusal
 from authserver.schema import IdempotencyKey, table_of
 from authserver.statements import Prepared
 
+KEPT = timedelta(days=1)  # how long a key is remembered after what it led to has ended, or was answered
 _TABLE = table_of(IdempotencyKey)
 _BY_KEY = Prepared(
     select(_TABLE.c.request_hash, _TABLE.c.action_id, _TABLE.c.answer).where(
