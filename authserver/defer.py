@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from authserver import dpop, jose
+from authserver import dpop
 from authserver.actors import agents, resource_servers
 from authserver.actors.agents import Agent
 from authserver.actors.client_authentication import ClientCredentials, authenticate, failed, prepare
@@ -20,7 +20,7 @@ from authserver.db import hold_off_revocations
 from authserver.delegations.records import Chain
 from authserver.errors import Refusal
 from authserver.exchange import Committed, Issued, complete, issue
-from authserver.holder import Attempt, Holder, Proven, bad_actor
+from authserver.holder import Attempt, Holder, Proven, bad_actor, read_proof, read_workload
 from authserver.ledger import actions
 from authserver.services import Services
 from authserver.tokens.grants import Grant
@@ -50,33 +50,15 @@ class StillWaiting:
 
 def poll(services: Services, request: Poll, attempt: Attempt, now: datetime) -> Issued | StillWaiting:
     """The token, once somebody has agreed. Raises `Refusal`; `holder.refused` then writes why."""
-    workload, proof = _workload(services, request, now), _proof(services, request, now)
+    shown = request.unverified_actor_token
+    workload = None if shown is None else read_workload(services, shown, now)
+    proof = read_proof(services, request.unverified_proof, now)
     prepare(request.credentials, services.trust_domains, now, services.issuer)
 
     def run(connection: Connection, index: StatusIndex) -> Committed | StillWaiting:
         return _Poll(services, connection, request, workload, proof, attempt, now).run(index)
 
     return issue(services, run)
-
-
-def _workload(services: Services, request: Poll, now: datetime) -> Workload | None:
-    if request.unverified_actor_token is None:
-        return None
-    try:
-        return services.trust_domains.verify(
-            request.unverified_actor_token, now, audiences=frozenset({services.issuer})
-        )
-    except jose.TokenRefused as error:
-        raise bad_actor(error.reason) from error
-
-
-def _proof(services: Services, request: Poll, now: datetime) -> dpop.Proof | None:
-    if request.unverified_proof is None:
-        return None
-    nonces = services.nonces if services.settings.dpop.require_nonce else None
-    return dpop.read_proof(
-        request.unverified_proof, method="POST", url=services.token_endpoint, now=now, nonces=nonces
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,9 +71,9 @@ class Attempt:
 def prove(services: Services, presented: Presented, now: datetime) -> Proven:
     """Check every signature, before any transaction. Raises `Refusal`."""
     proven = Proven(
-        workload=_workload(services, presented, now),
+        workload=read_workload(services, presented.unverified_actor_token, now),
         grant=_grant(services, presented, now),
-        proof=_proof(services, presented, now),
+        proof=read_proof(services, presented.unverified_proof, now),
         credentials=presented.credentials,
     )
     prepare(presented.credentials, services.trust_domains, now, services.issuer)
@@ -91,10 +91,11 @@ def refused(services: Services, attempt: Attempt, refusal: Refusal, now: datetim
     services.database.write(write)
 
 
-def _workload(services: Services, presented: Presented, now: datetime) -> Workload:
+def read_workload(services: Services, unverified_actor_token: str, now: datetime) -> Workload:
+    """Which workload an actor_token proves. Raises `Refusal`."""
     try:
         return services.trust_domains.verify(
-            presented.unverified_actor_token, now, audiences=frozenset({services.issuer})
+            unverified_actor_token, now, audiences=frozenset({services.issuer})
         )
     except jose.TokenRefused as error:
         raise bad_actor(error.reason) from error
@@ -107,13 +108,12 @@ def _grant(services: Services, presented: Presented, now: datetime) -> Grant:
         raise _bad_grant(f"grant.{error.reason}") from error
 
 
-def _proof(services: Services, presented: Presented, now: datetime) -> dpop.Proof | None:
-    if presented.unverified_proof is None:
+def read_proof(services: Services, unverified: str | None, now: datetime) -> dpop.Proof | None:
+    """The DPoP proof that came to the token endpoint, where one did. Raises `Refusal`."""
+    if unverified is None:
         return None
     nonces = services.nonces if services.settings.dpop.require_nonce else None
-    return dpop.read_proof(
-        presented.unverified_proof, method="POST", url=services.token_endpoint, now=now, nonces=nonces
-    )
+    return dpop.read_proof(unverified, method="POST", url=services.token_endpoint, now=now, nonces=nonces)
 
 
 def bad_actor(rule: str) -> Refusal:
