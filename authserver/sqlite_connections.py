@@ -62,18 +62,20 @@ class Line:
     def hand_over(self) -> bool:
         """Give the turn to the next one; False where nobody waits, and the caller keeps it."""
         with self._guard:
-            if not self._waiting:
-                return False
-            self._since = time.monotonic()
-            self._waiting.popleft().release()
-            return True
+            return self._is_handed_over()
 
     def leave(self) -> None:
         """Give the turn to the next one, or to whoever comes."""
         with self._guard:
-            self._since = time.monotonic() if self._waiting else None
-            if self._waiting:
-                self._waiting.popleft().release()
+            if not self._is_handed_over():
+                self._since = None
+
+    def _is_handed_over(self) -> bool:
+        if not self._waiting:
+            return False
+        self._since = time.monotonic()
+        self._waiting.popleft().release()
+        return True
 
 
 def _driver(connection: Connection) -> sqlite3.Connection:
@@ -90,9 +92,7 @@ class _Commit:
     """One transaction, what is in it, and what became of it."""
 
     connection: Connection
-    waiting: list[threading.Lock] = field(
-        default_factory=list
-    )  # whose parts are in it, but for the present one's
+    waiting: list[threading.Lock] = field(default_factory=list)  # of those whose part is done
     whole: bool = True  # no part is in it by half
     error: BaseException | None = None
 
