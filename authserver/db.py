@@ -23,8 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from authserver.errors import Refusal
@@ -291,14 +290,12 @@ def _postgresql_engine(url: URL, pool_size: int, timeout: int, prepared: bool) -
 
 
 def _worth_another_try(error: Exception) -> bool:
-    if isinstance(error, sqlite3.OperationalError):
-        return "locked" in str(error)
-    if isinstance(error, PoolTimeout) or not isinstance(error, DBAPIError):
-        return False
-    if error.connection_invalidated:
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True  # before the commit: the server went away, or a new one took over
-    state = getattr(error.orig, "sqlstate", None)
-    return state in _RETRIED_STATES or (isinstance(error, OperationalError) and "locked" in str(error.orig))
+    original = getattr(error, "orig", error)  # what the driver raised, through SQLAlchemy or not
+    if isinstance(original, sqlite3.OperationalError):
+        return "locked" in str(original)
+    return getattr(original, "sqlstate", None) in _RETRIED_STATES
 
 
 def _unavailable_after(error: Exception) -> Refusal:
