@@ -288,19 +288,23 @@ class _Exchange:
         open_reservations = self.services.settings.ledger.open_reservations
         situation = Situation(target.identifier, target.merchant, chain.agent_actions, open_reservations)
         spent, vocabulary = allowances(self.connection, chain, self.now), self.services.vocabulary
-        judged = judging.Request(
-            chain=chain,
-            allowances=spent,
-            action=with_facts(self.request.asked, self._entry(), situation),
-            platform=target.merchant is None,
-            task_id=self._task(chain),
-            dpop=self.holder.proven.proof is not None,
-            now=self.now,
-            approved_by=frozenset(self.approval.seats if self.approval is not None else ()),
-        )
+
+        def judged() -> judging.Request:
+            return judging.Request(
+                chain=chain,
+                allowances=spent,
+                action=with_facts(self.request.asked, self._entry(), situation),
+                platform=target.merchant is None,
+                task_id=self._task(chain),
+                dpop=self.holder.proven.proof is not None,
+                now=self.now,
+                approved_by=frozenset(self.approval.seats if self.approval is not None else ()),
+            )
+
         return judging.judge(
             decide(spent, self.request.asked, situation, vocabulary),
             self.services.policies.current,
+            self.request.asked.action,
             judged,
             vocabulary.datatypes,
             self.connection,

@@ -1,5 +1,6 @@
 """The policies' say in one request: the facts are gathered, the policies asked, the audit told which decided."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -40,17 +41,21 @@ Answer = Permit | Refuse | NeedsApproval
 def judge(
     answer: Answer,
     policies: InForce,
-    request: Request,
+    action: str,
+    request: Callable[[], Request],
     datatypes: Datatypes,
     connection: Connection,
     record: Record,
 ) -> Answer:
-    """What the delegation's `answer` becomes under the policies; `record` tells which of them decided."""
-    action, observed = request.action.action, policies.observed
+    """What the delegation's `answer` becomes under the policies; `record` tells which of them decided.
+
+    `request` is made only where a policy has something to say of this `action`.
+    """
+    observed = policies.observed
     watching = observed is not None and not policies.enforced.same(observed, action)
     said = policies.enforced.constant(action)
     if said is None or watching:
-        facts = gather(connection, request, _uses(policies, action), datatypes)
+        facts = gather(connection, request(), _uses(policies, action), datatypes)
         said = policies.enforced.judge(facts)
         if watching and observed is not None:
             record.data["observed"] = _told(observed.judge(facts))
