@@ -55,6 +55,19 @@ def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def module_database(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A SQLite database of a test file's own, with today's schema."""
+    return f"sqlite:///{shutil.copy(_sqlite_template, tmp_path_factory.mktemp('module') / 'authserver.db')}"
+
+
+@pytest.fixture(scope="module")
+def shared_world(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """One server on SQLite for all tests of a file that leave nothing behind; its clock stays where it is."""
+    with running_world(module_database, tmp_path_factory.mktemp("shared") / "world") as running:
+        yield running
+
+
 @pytest.fixture
 def sqlite_url(_sqlite_template: Path, tmp_path: Path) -> str:
     """A fresh SQLite database with today's schema."""

@@ -2,10 +2,8 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import flask
@@ -23,15 +21,7 @@ from authserver.resource_server.flask import protect
 from authserver.tokens import signing_keys
 from tests.settling import eur
 from tests.shops import market_of, settlement_of, verifier_of
-from tests.world import MARKET, SHOP, World, running_world
-
-
-@pytest.fixture(scope="module")
-def shared_world(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("deputies")
-    (folder / "authserver.db").write_bytes(_sqlite_template.read_bytes())
-    with running_world(f"sqlite:///{folder / 'authserver.db'}", folder / "world") as running:
-        yield running
+from tests.world import MARKET, SHOP, World
 
 
 def token_of(world: World, **changes: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.pages.browser import Visit, signed_in
-from tests.world import World, running_world
+from tests.world import World
 
 NODE = Path(__file__).parent / "node"
 Run = Callable[[str, dict[str, Any]], dict[str, Any]]
@@ -40,15 +40,6 @@ def node() -> Run:
         return printed
 
     return run
-
-
-@pytest.fixture(scope="module")
-def shared_world(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """One server on SQLite for all tests of a file that leave nothing behind; its clock stays where it is."""
-    folder = tmp_path_factory.mktemp("shared")
-    database = shutil.copy(_sqlite_template, folder / "authserver.db")
-    with running_world(f"sqlite:///{database}", folder / "world") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

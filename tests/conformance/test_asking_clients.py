@@ -1,9 +1,7 @@
 """Third-party clients get a grant, unmodified: by pushed request and code, and by device."""
 
 import json
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,12 +21,11 @@ KEY = ECKey.generate_key("P-256")
 
 
 @pytest.fixture(scope="module")
-def asking_world(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def asking_world(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A server whose agent has keys of its own, and whose devices need not wait long."""
     folder = tmp_path_factory.mktemp("asking")
-    database = shutil.copy(_sqlite_template, folder / "authserver.db")
     settings = {"authorization": {"device_interval": 1}}
-    with running_world(f"sqlite:///{database}", folder / "world", **settings) as world:
+    with running_world(module_database, folder / "world", **settings) as world:
         register_redirect_uris(world, CALLBACK)
         agents = table_of(AgentRow)
         change = agents.update().where(agents.c.client_id == "basket-helper").values(jwks=jwks_of(KEY))

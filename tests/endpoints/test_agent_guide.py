@@ -11,34 +11,15 @@ import httpx
 import pytest
 
 from authserver import agent as kit
-from tests.agents import Market, running_books, running_market
+from tests.agents import Market, running_books
 from tests.approving import answers
-from tests.asking import LOOPBACK, allow, allow_device, parameters_of, register_redirect_uris
+from tests.asking import allow, allow_device, parameters_of
 from tests.documents import DOCS, blocks
-from tests.pages.browser import Visit, add_user, signed_in
+from tests.pages.browser import Visit
 from tests.workload_api import WorkloadApi, running_workload_api
-from tests.world import BASKET_HELPER, running_world
+from tests.world import BASKET_HELPER
 
 PAGE = "agents.md"
-
-
-@pytest.fixture(scope="module")
-def market(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
-    folder = tmp_path_factory.mktemp("guide")
-    (folder / "authserver.db").write_bytes(_sqlite_template.read_bytes())
-    with (
-        running_world(f"sqlite:///{folder / 'authserver.db'}", folder / "world") as world,
-        running_market(world) as running,
-    ):
-        yield running
-
-
-@pytest.fixture
-def ada(market: Market) -> Iterator[Visit]:
-    add_user(market.world, "ada")
-    register_redirect_uris(market.world, LOOPBACK)
-    with signed_in(market.world) as visit:
-        yield visit
 
 
 class Browser:

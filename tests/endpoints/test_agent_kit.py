@@ -1,8 +1,6 @@
 """The agent's kit against a real server and a real shop, over HTTP."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -19,11 +17,11 @@ from authserver.agent import (
     NotAgreed,
     Waiting,
 )
-from tests.agents import ACTIONS, Market, running_market
+from tests.agents import ACTIONS, Market
 from tests.approving import answers
-from tests.asking import LOOPBACK, allow, allow_device, parameters_of, register_redirect_uris
-from tests.pages.browser import Visit, add_user, signed_in
-from tests.world import PRICE_SCOUT, running_world
+from tests.asking import allow, allow_device, parameters_of
+from tests.pages.browser import Visit
+from tests.world import PRICE_SCOUT
 
 EUROS_50 = Money.parse("EUR", "50.00")
 
@@ -47,26 +45,6 @@ class Lossy(httpx.BaseTransport):
             self.lost += 1
             raise httpx.ReadError("lost", request=request)
         return answer
-
-
-@pytest.fixture(scope="module")
-def market(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
-    folder = tmp_path_factory.mktemp("kit")
-    (folder / "authserver.db").write_bytes(_sqlite_template.read_bytes())
-    with (
-        running_world(f"sqlite:///{folder / 'authserver.db'}", folder / "world") as world,
-        running_market(world) as running,
-    ):
-        yield running
-
-
-@pytest.fixture
-def ada(market: Market) -> Iterator[Visit]:
-    """Ada, who has just signed in; she is asked at the loopback address of any port."""
-    add_user(market.world, "ada")
-    register_redirect_uris(market.world, LOOPBACK)
-    with signed_in(market.world) as visit:
-        yield visit
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,7 +22,7 @@ from authserver.agent.httpx2 import ActionAuth
 from authserver.resource_server import AsyncResourceServer
 from examples.mcp_server.__main__ import create_tools
 from tests.agents import delegation_of, running_books, running_market
-from tests.world import World, running_world
+from tests.world import World
 
 BOOK = "b-102"  # Sketches of Algebra
 AGREED = ("catalog.search", "payment.finalize")
@@ -62,14 +61,9 @@ class Books:
 
 
 @pytest.fixture(scope="module")
-def books(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Books]:
-    folder = tmp_path_factory.mktemp("mcp")
-    (folder / "authserver.db").write_bytes(_sqlite_template.read_bytes())
-    with (
-        running_world(f"sqlite:///{folder / 'authserver.db'}", folder / "world") as world,
-        running_books(world) as identifier,
-    ):
-        yield Books(world, identifier)
+def books(shared_world: World) -> Iterator[Books]:
+    with running_books(shared_world) as identifier:
+        yield Books(shared_world, identifier)
 
 
 def test_the_mcp_client_steps_up_from_searching_to_buying(books: Books) -> None:

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import fastapi
@@ -28,7 +27,7 @@ from authserver.resource_server import fastapi as for_fastapi
 from authserver.resource_server import flask as for_flask
 from tests.settling import eur, the_ledger_is_right
 from tests.shops import async_market_of, bound_token, market_of, served, served_async
-from tests.world import MARKET, MERCHANT, World, running_world
+from tests.world import MARKET, MERCHANT, World
 
 TOTALS = {"order-1": Money("EUR", 4_250), "order-2": Money("EUR", 2_500)}
 RECORD = {"email": "ada@example.org", "phone": "+31 20 1234567", "birth_date": "1815-12-10", "password": "x"}
@@ -199,14 +198,6 @@ FRAMEWORKS: dict[str, Callable[[World], AbstractContextManager[httpx.Client]]] =
     "WSGI": with_wsgi,
     "ASGI": with_asgi,
 }
-
-
-@pytest.fixture(scope="module")
-def shared_world(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("protecting")
-    (folder / "authserver.db").write_bytes(_sqlite_template.read_bytes())
-    with running_world(f"sqlite:///{folder / 'authserver.db'}", folder / "world") as running:
-        yield running
 
 
 @pytest.fixture(scope="module", params=FRAMEWORKS)

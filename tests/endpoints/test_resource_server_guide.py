@@ -1,7 +1,6 @@
 """docs/resource-servers.md works as it stands: its blocks are run, against a real server."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,15 @@ from authserver.resource_server import rejections as rejections_of_the_kit
 from tests.documents import DOCS, blocks
 from tests.settling import eur
 from tests.shops import served, served_async
-from tests.world import SHOP, World, running_world
+from tests.world import SHOP, World
 
 PAGE = "resource-servers.md"
 
 
 @pytest.fixture(scope="module")
-def world(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("guide")
-    (folder / "authserver.db").write_bytes(_sqlite_template.read_bytes())
-    with running_world(f"sqlite:///{folder / 'authserver.db'}", folder / "world") as running:
-        yield running
+def world(shared_world: World) -> World:
+    """One server for all blocks."""
+    return shared_world
 
 
 def total_of(order: str) -> Money:

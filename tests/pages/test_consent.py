@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,13 +88,11 @@ def callback() -> Iterator[Callback]:
 
 
 @pytest.fixture(scope="module")
-def world(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """One server for all of these; it stands on SQLite, since pages know of no database."""
     folder = tmp_path_factory.mktemp("consent")
-    database = folder / "authserver.db"
-    database.write_bytes(_sqlite_template.read_bytes())
     settings: dict[str, Any] = {"authorization": {"user_code_tries": 100}}
-    with running_world(f"sqlite:///{database}", folder / "world", **settings) as running:
+    with running_world(module_database, folder / "world", **settings) as running:
         register_redirect_uris(running, CALLBACK, LOOPBACK)
         add_user(running, "ada")
         yield running

@@ -14,12 +14,10 @@ from tests.world import World, running_world
 
 
 @pytest.fixture(scope="module")
-def town(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def town(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """One server for all journeys of this module; each has a person of its own."""
     directory = tmp_path_factory.mktemp("journeys")
-    database = directory / "authserver.db"
-    database.write_bytes(_sqlite_template.read_bytes())
-    with running_world(f"sqlite:///{database}", directory / "world", host="localhost") as world:
+    with running_world(module_database, directory / "world", host="localhost") as world:
         yield world
 
 

@@ -4,7 +4,6 @@ The pictures are in tests/screenshots/, to be looked at.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,12 +26,10 @@ RULES = {
 
 
 @pytest.fixture(scope="module")
-def scene(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Life]]:
+def scene(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Life]]:
     """One world for all looks: they change nothing."""
     directory = tmp_path_factory.mktemp("screens")
-    database = directory / "authserver.db"
-    database.write_bytes(_sqlite_template.read_bytes())
-    with running_world(f"sqlite:///{database}", directory / "world", host="localhost") as world:
+    with running_world(module_database, directory / "world", host="localhost") as world:
         yield world, a_life(world)
 
 

@@ -7,12 +7,10 @@ import base64
 import copy
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote_from_bytes, urlencode
 
@@ -28,7 +26,7 @@ from authserver import jose
 from authserver.actors.client_authentication import JWT_BEARER, JWT_SPIFFE
 from authserver.schema import AuditEvent, table_of
 from tests.attacks.making import dpop_proof
-from tests.world import ACCESS_TOKEN, MARKET, MERCHANT, SHOP, World, running_world
+from tests.world import ACCESS_TOKEN, MARKET, MERCHANT, SHOP, World
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
 FUZZ = settings(
@@ -60,12 +58,9 @@ PARAMETERS = (
 
 
 @pytest.fixture(scope="module")
-def world(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(shared_world: World) -> World:
     """One server for all properties."""
-    folder = tmp_path_factory.mktemp("fuzz")
-    database = shutil.copy(_sqlite_template, folder / "authserver.db")
-    with running_world(f"sqlite:///{database}", folder / "world") as running:
-        yield running
+    return shared_world
 
 
 @pytest.fixture(scope="module")
