@@ -1,8 +1,6 @@
 """An agent with its kit and a shop with its own, both against the server of a world, over real HTTP."""
 
 import json
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from authserver.resource_server import AsyncResourceServer, ResourceServer
 from examples.mcp_server.__main__ import create_server
 from examples.processes import free_port
 from examples.shop.__main__ import create_shop
+from tests.listening import listening, listening_async
 from tests.world import MERCHANT, QuietHandler, World, make_resource_server
 
 ACTIONS = ["catalog.search", "order.checkout", "payment.finalize", "subscription.renew"]
@@ -99,14 +98,8 @@ def running_market(
         return application(environ, start_response)
 
     listener.app = noted
-    thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with listening(listener):
         yield market
-    finally:
-        listener.shutdown()
-        thread.join()
-        listener.server_close()
 
 
 @contextmanager
@@ -118,14 +111,5 @@ def running_books(world: World) -> Iterator[str]:
     id, secret = register(world, f"books{port}", identifier, merchant=Merchant.parse(facts))
     kit = AsyncResourceServer(world.issuer, identifier, id, secret, clock=world.clock)
     config = uvicorn.Config(create_server(kit), host="127.0.0.1", port=port, log_level="error")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until = time.monotonic() + 10
-    while not server.started and time.monotonic() < until:
-        time.sleep(0.01)
-    try:
+    with listening_async(config):
         yield identifier
-    finally:
-        server.should_exit = True
-        thread.join()

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from joserfc.jwk import ECKey
 from authserver import jose
 from authserver.resource_server import Verifier
 from tests.fakes import SettableClock
+from tests.listening import listening
 
 SHOP = "https://shop.example/api"
 LIST = "/status/1"
@@ -161,11 +161,5 @@ def running_issuer() -> Iterator[FakeIssuer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     fake.url = f"http://127.0.0.1:{server.server_port}"
     fake.published.append(fake.key)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with listening(server):
         yield fake
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

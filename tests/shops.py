@@ -1,7 +1,5 @@
 """Resource servers with the kit, for tests: the market of a world, and an agent that holds a key."""
 
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +16,7 @@ from authserver.resource_server import (
     Settlement,
     Verifier,
 )
+from tests.listening import listening, listening_async
 from tests.world import MARKET, SHOP, QuietHandler, World
 
 
@@ -61,31 +60,16 @@ def bound_token(world: World, grant: str, key: ProofKey, **changes: Any) -> str:
 def served(application: Any) -> Iterator[httpx.Client]:
     """A WSGI application over real HTTP."""
     listener = make_server("127.0.0.1", 0, application, threaded=True, request_handler=QuietHandler)
-    thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{listener.server_port}", timeout=30) as client:
-            yield client
-    finally:
-        listener.shutdown()
-        thread.join()
-        listener.server_close()
+    url = f"http://127.0.0.1:{listener.server_port}"
+    with listening(listener), httpx.Client(base_url=url, timeout=30) as client:
+        yield client
 
 
 @contextmanager
 def served_async(application: Any) -> Iterator[httpx.Client]:
     """An ASGI application over real HTTP."""
     config = uvicorn.Config(application, host="127.0.0.1", port=0, log_level="error", lifespan="off")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until = time.monotonic() + 10
-    while not server.started and time.monotonic() < until:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
+    with listening_async(config) as server:
+        port = server.servers[0].sockets[0].getsockname()[1]
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
             yield client
-    finally:
-        server.should_exit = True
-        thread.join()

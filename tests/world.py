@@ -4,7 +4,6 @@ The clock is the test's; everything else is real: sockets, the database, signatu
 """
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from authserver.policy.details import Merchant
 from authserver.schema import Action, AuditEvent, Budget, BudgetWindow, IdempotencyKey, Transfer, table_of
 from authserver.services import Services, open_services
 from tests.fakes import SettableClock
+from tests.listening import listening
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT = "urn:ietf:params:oauth:token-type:jwt"
@@ -270,15 +270,9 @@ def running_world(
     clock = SettableClock()
     services = open_services(Settings(**(sections | settings)), clock)
     listener.app = build(services)
-    thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with listening(listener):
         with httpx.Client(base_url=url + issuer_path, timeout=30) as client:
             yield _peopled(services, clock, url, directory / "example.org", client)
-    finally:
-        listener.shutdown()
-        thread.join()
-        listener.server_close()
         services.database.dispose()
 
 

@@ -1,12 +1,13 @@
 """A real web server on loopback, which has the documents of a trust domain: its keys, its discovery document."""
 
 import json
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.listening import listening
 
 DISCOVERY = "/.well-known/openid-configuration"
 
@@ -54,11 +55,5 @@ def running_web() -> Iterator[Web]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     web.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with listening(server):
         yield web
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

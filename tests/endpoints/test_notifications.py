@@ -30,6 +30,7 @@ from authserver.upkeep import tidy
 from examples.processes import free_port
 from tests.approving import answers, asked_above_fifty, id_of, person, record, waits
 from tests.attacks.forge import decoded, encoded
+from tests.listening import listening
 from tests.pages.browser import signed_in
 from tests.world import World, running_world
 
@@ -63,12 +64,8 @@ def receiver() -> Iterator[Receiver]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     kept.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield kept
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with listening(server):
+        yield kept
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from joserfc.jwk import ECKey
 from werkzeug.serving import make_server
 
 from authserver import jose
+from tests.listening import listening
 
 CLIENT, SECRET = "authserver:1", "geheim +&%/"
 
@@ -66,14 +66,8 @@ def running_provider() -> Iterator[Provider]:
     server = make_server("127.0.0.1", 0, app, threaded=True)
     provider = Provider(f"http://127.0.0.1:{server.server_port}")
     _routes(app, provider)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with listening(server):
         yield provider
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def _routes(app: Flask, provider: Provider) -> None:

@@ -1,6 +1,5 @@
 """People consent in a real browser: by link, by device, to less than was asked, on a narrow screen, twice, too late."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +18,7 @@ from tests.asking import (
     pushed,
     register_redirect_uris,
 )
+from tests.listening import listening
 from tests.pages.browser import PASSWORD, add_user, person, sign_in, signed_in_page
 from tests.pages.test_screens import LOOKS, SIZES, looks_right
 from tests.world import World, running_world
@@ -77,14 +77,9 @@ class Callback:
 
 @pytest.fixture(scope="module")
 def callback() -> Iterator[Callback]:
-    listening = Callback()
-    thread = threading.Thread(
-        target=listening.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-    )
-    thread.start()
-    yield listening
-    listening.server.shutdown()
-    listening.server.server_close()
+    made = Callback()
+    with listening(made.server):
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """What an agent installs, against an authorization server that answers as each test says."""
 
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +11,7 @@ import pytest
 
 from authserver.agent import Agent, ExchangeRefused, IssuerUnavailable
 from authserver.errors import Violation
+from tests.listening import listening
 
 SEARCH = {"type": "agent_action", "actions": ["catalog.search"]}
 ISSUED = {
@@ -69,12 +69,8 @@ def server() -> Iterator[FakeServer]:
 
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     fake.url = f"http://127.0.0.1:{listener.server_port}"
-    thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield fake
-    listener.shutdown()
-    thread.join()
-    listener.server_close()
+    with listening(listener):
+        yield fake
 
 
 def test_an_exchange_sends_what_the_contract_asks_and_metadata_are_read_once(server: FakeServer) -> None:

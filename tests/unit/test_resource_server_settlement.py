@@ -1,7 +1,6 @@
 """What a resource server settles with, against a server of the test's own that answers as each test says."""
 
 import json
-import threading
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from authserver.resource_server import (
     SettlementRefused,
 )
 from authserver.values import Country, MerchantCategory, Money
+from tests.listening import listening
 
 EUR_30 = Money("EUR", 3000)
 REDEEMED = {
@@ -89,12 +89,8 @@ def server() -> Iterator[FakeServer]:
 
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     fake.url = f"http://127.0.0.1:{listener.server_port}"
-    thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield fake
-    listener.shutdown()
-    thread.join()
-    listener.server_close()
+    with listening(listener):
+        yield fake
 
 
 def problem(status: int, name: str = "conflict", **members: object) -> tuple[int, dict[str, object]]:
