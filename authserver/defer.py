@@ -52,7 +52,7 @@ def poll(services: Services, request: Poll, attempt: Attempt, now: datetime) -> 
     """The token, once somebody has agreed. Raises `Refusal`; `holder.refused` then writes why."""
     shown = request.unverified_actor_token
     workload = None if shown is None else read_workload(services, shown, now)
-    proof = read_proof(services, request.unverified_proof, now)
+    proof = read_proof(services, request.unverified_proof, services.token_endpoint, now)
     prepare(request.credentials, services.trust_domains, now, services.issuer)
 
     def run(connection: Connection, index: StatusIndex) -> Committed | StillWaiting:

@@ -73,7 +73,7 @@ def prove(services: Services, presented: Presented, now: datetime) -> Proven:
     proven = Proven(
         workload=read_workload(services, presented.unverified_actor_token, now),
         grant=_grant(services, presented, now),
-        proof=read_proof(services, presented.unverified_proof, now),
+        proof=read_proof(services, presented.unverified_proof, services.token_endpoint, now),
         credentials=presented.credentials,
     )
     prepare(presented.credentials, services.trust_domains, now, services.issuer)
@@ -108,12 +108,12 @@ def _grant(services: Services, presented: Presented, now: datetime) -> Grant:
         raise _bad_grant(f"grant.{error.reason}") from error
 
 
-def read_proof(services: Services, unverified: str | None, now: datetime) -> dpop.Proof | None:
-    """The DPoP proof that came to the token endpoint, where one did. Raises `Refusal`."""
+def read_proof(services: Services, unverified: str | None, url: str, now: datetime) -> dpop.Proof | None:
+    """The DPoP proof that came with a POST to `url`, where one did. Raises `Refusal`."""
     if unverified is None:
         return None
     nonces = services.nonces if services.settings.dpop.require_nonce else None
-    return dpop.read_proof(unverified, method="POST", url=services.token_endpoint, now=now, nonces=nonces)
+    return dpop.read_proof(unverified, method="POST", url=url, now=now, nonces=nonces)
 
 
 def bad_actor(rule: str) -> Refusal:

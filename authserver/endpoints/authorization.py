@@ -14,8 +14,9 @@ from authserver.delegations.requests import Action, Change, ToBrowser, ToDevice
 from authserver.endpoints.answers import json_answer
 from authserver.endpoints.clients import client_of
 from authserver.endpoints.forms import Form, read_form
-from authserver.endpoints.token import credentials
+from authserver.endpoints.token import credentials, proof_in
 from authserver.errors import Refusal
+from authserver.holder import read_proof
 from authserver.policy.delegation_details import parse_delegation
 from authserver.services import Services
 
@@ -169,14 +170,8 @@ def _max_age(form: Form) -> int | None:
 
 
 def _proof(services: Services, request: Request) -> dpop.Proof | None:
-    unverified = request.headers.get("DPoP")
-    if unverified is None:
-        return None
-    if "," in unverified:
-        raise Refusal("invalid_dpop_proof", "more than one DPoP proof was sent", rule="dpop.several")
-    nonces = services.nonces if services.settings.dpop.require_nonce else None
-    url, now = f"{services.issuer}/oauth/par", services.clock.now()
-    return dpop.read_proof(unverified, method="POST", url=url, now=now, nonces=nonces)
+    url = f"{services.issuer}/oauth/par"
+    return read_proof(services, proof_in(request.headers), url, services.clock.now())
 
 
 def _bad_details(description: str) -> Refusal:

@@ -11,8 +11,9 @@ from authserver.actors.agents import Agent
 from authserver.claim import CodeClaim
 from authserver.consent import Granted
 from authserver.endpoints.clients import client_of
-from authserver.endpoints.token import credentials
+from authserver.endpoints.token import credentials, proof_in
 from authserver.errors import Refusal
+from authserver.holder import read_proof
 from authserver.services import Services
 from authserver.tokens import grants
 
@@ -75,14 +76,10 @@ class AuthorizationCodeGrant(_ClaimingGrant):
         return self._answer(claim.claim_by_code(services, brought, self.caller, record, now))
 
     def _proof(self) -> dpop.Proof | None:
-        services, unverified = self.server.services, self.request.headers.get("DPoP")
-        if unverified is None:
-            return None
-        if "," in unverified:
-            raise Refusal("invalid_dpop_proof", "more than one DPoP proof was sent", rule="dpop.several")
-        nonces = services.nonces if services.settings.dpop.require_nonce else None
-        url, now = services.token_endpoint, services.clock.now()
-        return dpop.read_proof(unverified, method="POST", url=url, now=now, nonces=nonces)
+        services = self.server.services
+        return read_proof(
+            services, proof_in(self.request.headers), services.token_endpoint, services.clock.now()
+        )
 
 
 class DeviceCodeGrant(_ClaimingGrant):
