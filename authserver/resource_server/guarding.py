@@ -202,7 +202,8 @@ class ResourceServer(_Guarded):
         Raises `ValueError` where `issuer` is no https URL (http for loopback only).
         """
         super().__init__(verifier or Verifier(issuer, identifier, clock=clock, http=http), base_url, name)
-        self.settlement = _settlement(issuer, client_id, client_secret, http)
+        known = _credentials(client_id, client_secret)
+        self.settlement = Settlement(issuer, *known, http=http) if known else None
 
     def admit(self, incoming: Incoming, rule: Rule, arguments: Mapping[str, object]) -> Admission:
         """Let a request through to its handler, and use its token up where it is for one use.
@@ -241,10 +242,8 @@ class AsyncResourceServer(_Guarded):
     ) -> None:
         """See `ResourceServer`; `http` is for redemptions."""
         super().__init__(verifier or Verifier(issuer, identifier, clock=clock), base_url, name)
-        able = client_id is not None and client_secret is not None
-        self.settlement = (
-            AsyncSettlement(issuer, client_id or "", client_secret or "", http=http) if able else None
-        )
+        known = _credentials(client_id, client_secret)
+        self.settlement = AsyncSettlement(issuer, *known, http=http) if known else None
 
     async def admit(self, incoming: Incoming, rule: Rule, arguments: Mapping[str, object]) -> Admission:
         """See `ResourceServer.admit`."""
@@ -269,12 +268,8 @@ def path_of(decoded: str) -> str:
     return quote(decoded, safe=_PATH_CHARACTERS)
 
 
-def _settlement(
-    issuer: str, client_id: str | None, client_secret: str | None, http: httpx.Client | None
-) -> Settlement | None:
-    if client_id is None or client_secret is None:
-        return None
-    return Settlement(issuer, client_id, client_secret, http=http)
+def _credentials(client_id: str | None, client_secret: str | None) -> tuple[str, str] | None:
+    return None if client_id is None or client_secret is None else (client_id, client_secret)
 
 
 def _not_redeemed(refused: SettlementRefused, token: ActionToken, requirement: Requirement) -> TokenRejected:
