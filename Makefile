@@ -36,7 +36,7 @@ lock: setup  ## Make requirements.lock anew, with the newest versions that pypro
 	build/lock/bin/pip install --quiet --disable-pip-version-check uv
 	build/lock/bin/uv pip compile --quiet --upgrade --generate-hashes --only-binary :all: \
 		--python-version 3.11 --python-platform linux --custom-compile-command "make lock" \
-		--extra server --extra resource-server --extra agent --extra spiffe --extra test --group build \
+		--extra server --extra resource-server --extra agent --extra spiffe --extra traces --extra docs --extra test --group build \
 		--output-file requirements.lock pyproject.toml
 
 .venv/ready: requirements.lock pyproject.toml
