@@ -20,6 +20,7 @@ _BATCHES_AT_ONCE = 1_000
 def seal(services: Services, now: datetime) -> int:
     """Seal all events that are not sealed yet, in bounded transactions; returns how many. Raises `Refusal` (503)."""
     key = services.signing_keys.active()  # before any transaction: it may need one of its own
+    at = now.replace(microsecond=0)  # as the head says it
 
     def some(connection: Connection) -> int:
         leaves = batches.unsealed(connection, now, _BATCH)
@@ -27,8 +28,8 @@ def seal(services: Services, now: datetime) -> int:
             return 0
         before = batches.latest(connection)
         tree = (before.tree if before else Tree()).with_leaves([leaf.hash for leaf in leaves])
-        head = heads.sign(tree, services.issuer, key, now)
-        batches.append(connection, before, leaves, tree, head, now)
+        head = heads.sign(tree, services.issuer, key, at)
+        batches.append(connection, before, leaves, tree, head, at)
         return len(leaves)
 
     if not services.database.read(lambda connection: batches.unsealed(connection, now, 1)):

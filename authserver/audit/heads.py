@@ -7,7 +7,7 @@ tell later whether anything before it was changed, or the newest cut off.
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from authserver import jose
 from authserver.audit.tree import HASH_BYTES, Tree
@@ -26,6 +26,7 @@ class Head:
     tree_size: int
     root: bytes
     issuer: str
+    issued_at: datetime
 
 
 def sign(tree: Tree, issuer: str, key: jose.SigningKey, now: datetime) -> str:
@@ -42,32 +43,33 @@ def sign(tree: Tree, issuer: str, key: jose.SigningKey, now: datetime) -> str:
 def read(unverified: str, keys: Sequence[jose.VerificationKey]) -> Head:
     """A head, signed by one of these keys. Raises `HeadRefused`."""
     try:
-        token = jose.read_compact(unverified.strip())
+        token = jose.read_compact(unverified)
         if token.header.typ != TYP:
             raise HeadRefused("is no head of an audit's tree")
         jose.verify(token, [key for key in keys if key.kid == token.header.kid], ("ES256",))
     except jose.TokenRefused as error:
         raise HeadRefused(f"is not signed by this server ({error})") from error
     size, issuer = token.claims.get("tree_size"), token.claims.get("iss")
-    root = _root(token.claims.get("root_hash"))
+    issued_at, root = token.claims.get("iat"), _root(token.claims.get("root_hash"))
     if type(size) is not int or size < 0 or root is None or not isinstance(issuer, str):
         raise HeadRefused("says nothing of a tree")
-    return Head(size, root, issuer)
+    if type(issued_at) is not int:
+        raise HeadRefused("says nothing of its time")
+    return Head(size, root, issuer, datetime.fromtimestamp(issued_at, UTC))
 
 
 def read_file(lines: Iterable[str], keys: Sequence[jose.VerificationKey]) -> tuple[list[Head], list[str]]:
     """The heads in a witness's file, one a line; and what is wrong with its other lines.
 
-    A last line without its end is one that was being written, and is passed over.
+    A line with which a later one begins is one whose writing was cut short; it was written again.
     """
-    heads, problems = list[Head](), list[str]()
-    for number, line in enumerate(lines, start=1):
-        if not line.endswith("\n") or not line.strip():
-            continue
+    heads, problems, every = list[Head](), list[str](), [line.rstrip("\n") for line in lines]
+    for number, line in enumerate(every, start=1):
         try:
             heads.append(read(line, keys))
         except HeadRefused as error:
-            problems.append(f"line {number} of the heads {error}")
+            if not any(later.startswith(line) for later in every[number:]):
+                problems.append(f"line {number} of the heads {error}")
     return heads, problems
 
 

@@ -170,6 +170,8 @@ class _Check:
         except HeadRefused as error:
             self._problem(f"batch {batch.first}: its head {error}")
             return
+        if head.issued_at != batch.sealed_at:
+            self._problem(f"batch {batch.first}: its head is of another time")
         if head.tree_size != self._tree.size:
             self._problem(f"batch {batch.first}: its head is of {head.tree_size} events")
         else:
@@ -230,7 +232,7 @@ def _retention(connection: Connection) -> Iterator[tuple[int, str]]:
 
 
 def _numbers(connection: Connection, *, page: int = 10_000) -> Iterator[int]:
-    last = 0
+    last = -(2**63)
     while found := connection.scalars(
         select(_EVENTS.c.id).where(_EVENTS.c.id > last).order_by(_EVENTS.c.id).limit(page)
     ).all():

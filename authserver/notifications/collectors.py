@@ -30,11 +30,19 @@ def append(path: os.PathLike[str], lines: Sequence[str]) -> None:
     """Add lines to a file, on disk when this returns. Raises `NotTaken`."""
     try:
         with open(path, "a", encoding="ascii") as file:  # noqa: PTH123  # a PathLike has no open
-            file.write("".join(f"{line}\n" for line in lines))
+            # What was cut short stands on a line of its own; it is written once more.
+            torn = file.tell() > 0 and not _ends_a_line(path)
+            file.write("\n" * torn + "".join(f"{line}\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         raise NotTaken(error.strerror or type(error).__name__) from error
+
+
+def _ends_a_line(path: os.PathLike[str]) -> bool:
+    with open(path, "rb") as file:  # noqa: PTH123
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
 
 
 def post(

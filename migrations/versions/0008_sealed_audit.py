@@ -61,7 +61,7 @@ def _on_postgresql() -> None:
         CREATE FUNCTION refuse_removal() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
             IF OLD.at >= {_KEPT} THEN
-                RAISE EXCEPTION '% is append-only', TG_TABLE_NAME;
+                RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
             END IF;
             RETURN OLD;
         END
