@@ -5,6 +5,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def settings() -> list[Setting]:
     return found
 
 
+@cache
 def _keys_of(section: str) -> Mapping[str, Any]:
     schema = Settings.model_json_schema()
     about = schema["properties"][section]

@@ -103,7 +103,7 @@ def _llms(config: MkDocsConfig) -> str:
 
 def _first_sentence(markdown: str) -> str:
     for paragraph in markdown.split("\n\n"):
-        if re.match(r"[A-Za-z`*\[]", paragraph):
+        if re.match(r"[A-Za-z`*\[]", paragraph) and not paragraph.startswith("```"):
             flat = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", " ".join(paragraph.split()))
-            return re.split(r"(?<=[.:])\s", flat)[0]
+            return re.split(r"(?<=\.)\s", flat)[0]
     return ""
