@@ -1,5 +1,5 @@
 # All that is needed is make and Python 3.11; everything else goes into .venv.
-.PHONY: help setup demo test serve lint docs bench prove lock
+.PHONY: help setup demo test serve lint docs advisories bench prove lock
 .DELETE_ON_ERROR:
 
 PYTHON := .venv/bin/python
@@ -31,6 +31,11 @@ lint: setup  ## Check style, format, types and the direction of imports
 docs: setup  ## Build the documentation's site into build/site
 	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet
 	@echo "build/site/index.html"
+
+advisories: setup  ## Ask the package index for known advisories about what requirements.lock names
+	$(PYTHON) -m venv build/advisories
+	build/advisories/bin/pip install --quiet --disable-pip-version-check pip-audit
+	build/advisories/bin/pip-audit --disable-pip --require-hashes --requirement requirements.lock
 
 bench: setup  ## Measure speed and size
 	@$(PYTHON) -m bench
