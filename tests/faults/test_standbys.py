@@ -1,7 +1,5 @@
 """Fault F13: a standby is behind. Decisions read the primary alone, and a server on a standby does not start."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +10,8 @@ import pytest
 
 from authserver import revoke
 from authserver.revoke import Target
-from tests.attacks.serving import ROOT, configuration
+from tests.attacks.serving import configuration
+from tests.commands.conftest import operator_of
 from tests.faults.clusters import Node, primary_and_standby
 from tests.faults.servers import server
 from tests.make import migrate
@@ -49,7 +48,7 @@ def test_F13_decisions_read_the_primary_alone_while_its_standby_is_behind(
     url = f"postgresql+psycopg://postgres@/{name}?host={hosts}&target_session_attrs=read-write"
     with (
         running_world(url, tmp_path / "world") as world,
-        server(configuration(world, tmp_path), workers=2) as running,
+        server(configuration(world, tmp_path)) as running,
         httpx.Client(base_url=running.url) as client,
     ):
         grant, other = world.granted(), world.granted()
@@ -76,23 +75,8 @@ def test_F13_a_server_on_a_standby_does_not_start_and_says_why(
     nodes: tuple[Node, Node, str], tmp_path: Path, verb: tuple[str, ...]
 ) -> None:
     _, standby, name = nodes
-    configured = tmp_path / "authserver.toml"
-    configured.write_text(
-        f'[server]\nissuer = "https://auth.example"\n[database]\nurl = "{standby.url(name)}"\n'
-        '[[trust_domains]]\nname = "example.org"\nkind = "spiffe"\njwks_file = "jwks.json"\n'
-    )
-    done = subprocess.run(
-        [sys.executable, "manage.py", *verb],
-        cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "AUTHSERVER_CONFIG": str(configured)},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("database.url: leads to a standby, which is read-only and may be behind")
-    assert done.stderr.count("\n") == 1
+    said = operator_of(tmp_path, standby.url(name)).fails(*verb)
+    assert said.startswith("database.url: leads to a standby, which is read-only and may be behind")
 
 
 def test_F13_no_setting_names_a_second_database_to_read_from(shared_world: World) -> None:
