@@ -30,7 +30,7 @@ lint: setup  ## Check style, format, types and the direction of imports
 
 docs: setup  ## Build the documentation's site into build/site
 	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet
-	@echo "build/site/index.html"
+	@echo "$(PYTHON) -m http.server --directory build/site  shows it"
 
 advisories: setup  ## Ask the package index for known advisories about what requirements.lock names
 	$(PYTHON) -m venv build/advisories

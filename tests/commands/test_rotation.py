@@ -1,9 +1,10 @@
 """Keys and secrets are exchanged, and taken back at once where they leaked (docs/rotation.md)."""
 
-import base64
 import json
+import os
 import re
 import secrets
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from authserver.resource_server import InvalidToken
 from authserver.schema import Base
 from authserver.tokens.sealing import Seal, SealBroken
 from tests.commands.conftest import Manage
+from tests.documents import blocks
 from tests.settling import token_of
 from tests.shops import market_of
 from tests.world import World
@@ -77,9 +79,10 @@ def test_a_pending_key_is_taken_back_and_the_active_one_goes_on(running: World, 
 
 
 def new_key(folder: Path) -> Path:
+    """As docs/rotation.md makes it."""
     path = folder / "new.key"
-    path.touch(mode=0o600)
-    path.write_text(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=") + "\n")
+    script = blocks("rotation.md", "sh", "The encryption key")[0]
+    subprocess.run(["bash", "-eu", "-c", script], env={**os.environ, "NEW_KEY": str(path)}, check=True)
     return path
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from authserver.commands import main
 from authserver.config import Settings, TrustDomainSettings
 from tests.attacks.serving import ROOT
+from tools import evidence_of_tests
 
 DOCUMENTS = [
     ROOT / "README.md",
@@ -111,6 +112,15 @@ def found(words: list[str]) -> tuple[click.Command, list[str]]:
         assert below is not None, words
         command, rest = below, rest[1:]
     return command, rest
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_test_and_file_that_is_named_is_there(document: Path) -> None:
+    text, names = document.read_text(encoding="utf-8"), {test.name for test in evidence_of_tests.tests()}
+    for name in re.findall(r"\btest_\w+\b(?!\.py)", text):
+        assert name in names, name
+    for path in re.findall(r"`((?:tests|tools|deploy|docs|examples|bench)/[\w./-]*(?:\.\w+|/))`", text):
+        assert (ROOT / path).exists(), path
 
 
 # --- data ---------------------------------------------------------------------------------------------------------
