@@ -151,6 +151,11 @@ ERRORS: Mapping[str, Explained] = {
         "not answered either happened or did not.",
         "Wait for `Retry-After` seconds and send the same again under the same `Idempotency-Key`: it is done once.",
     ),
+    "too_many_requests": Explained(
+        "RFC 6585 §4; HTTP 429",
+        "There were more requests than anybody may send in so short a time. Nothing was done.",
+        "Wait for `Retry-After` seconds, then go on more slowly.",
+    ),
     "unauthorized_client": Explained(
         "RFC 6749 §5.2",
         "The client is known, and this kind of request is not for it.",

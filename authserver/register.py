@@ -19,6 +19,7 @@ from authserver.actors.agents import Agent
 from authserver.actors.resource_servers import ResourceServer
 from authserver.actors.trust_domains import parse_subject
 from authserver.audit.events import Record
+from authserver.db import Conflict
 from authserver.ids import new_id
 from authserver.members import (
     Members,
@@ -217,7 +218,8 @@ def renew_secret(
     until = now + overlap
     if overlap:
         renewed = replace(renewed, previous_secret_hash=before.secret_hash, previous_secret_until=until)
-    resource_servers.change(connection, renewed)
+    if not resource_servers.exchange_secret(connection, renewed, before.secret_hash):
+        raise Conflict  # somebody else renewed it just now
     told = {"id": before.id, "identifier": before.identifier, "previous_until": f"{until:%Y-%m-%dT%H:%M:%SZ}"}
     Record("resource_server.secret_renewed").changed(connection, now, by=by, resource_server=told)
     return IssuedServer(before.id, before.identifier, secret)

@@ -110,6 +110,17 @@ def change(connection: Connection, server: ResourceServer) -> None:
         raise AlreadyRegistered from error
 
 
+def exchange_secret(connection: Connection, server: ResourceServer, instead_of: bytes | None) -> bool:
+    """Write the secrets of `server`, where the hash of the present one is still `instead_of`; whether it was."""
+    same = (_servers.c.id == server.id) & (_servers.c.secret_hash == instead_of)
+    secrets_of_it = {
+        "secret_hash": server.secret_hash,
+        "previous_secret_hash": server.previous_secret_hash,
+        "previous_secret_until": server.previous_secret_until,
+    }
+    return connection.execute(update(ResourceServerRow).where(same).values(secrets_of_it)).rowcount == 1
+
+
 def disable(connection: Connection, id: str, now: datetime) -> None:
     """End what the resource server may do; the first time counts. Raises `NotRegistered`."""
     first = func.coalesce(_servers.c.disabled_at, literal(now, Instant()))

@@ -39,7 +39,7 @@ def _codes() -> set[str]:
 
 
 def test_every_error_that_the_server_can_say_is_explained() -> None:
-    assert _codes() | FROM_AUTHLIB | BY_REDIRECTION == set(ERRORS)
+    assert _codes() | FROM_AUTHLIB | BY_REDIRECTION <= set(ERRORS)
 
 
 @pytest.mark.parametrize("error", ERRORS)
