@@ -1,6 +1,7 @@
 """MkDocs hooks: pages that are generated when the site is built, every page as Markdown too, and `llms.txt`."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +37,15 @@ def _named(nav: Any) -> list[str]:
     return [name for part in parts for name in _named(part)]
 
 
-def _section(nav: Any, title: str) -> list[Any]:
+def _section(nav: list[Any], title: str) -> list[Any]:
+    """What is below that title, wherever it is."""
     for part in nav:
-        if isinstance(part, dict):
-            ((name, below),) = part.items()
-            if name == title:
-                return below if isinstance(below, list) else []
+        for name, below in part.items() if isinstance(part, dict) else ():
+            if name == title and isinstance(below, list):
+                return below
             if isinstance(below, list):
-                try:
+                with suppress(KeyError):
                     return _section(below, title)
-                except KeyError:
-                    continue
     raise KeyError(title)
 
 
