@@ -1,6 +1,5 @@
 """The reference pages, generated from the code: settings, verbs, endpoints, the API, errors. Each is Markdown."""
 
-import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -170,15 +169,14 @@ _ENDPOINTS = {
 }
 
 
-def application() -> Flask:
-    """The application as it is served, on an empty database of its own."""
+def application(folder: Path) -> Flask:
+    """The application as it is served, on an empty database of its own in `folder`."""
+    from authserver.actors.workload_files import create_domain
     from authserver.app import create_app
-    from authserver.commands.workload import create_domain
     from authserver.config import load_settings
     from authserver.db import Database
     from authserver.migration import upgrade
 
-    folder = Path(tempfile.mkdtemp(prefix="authserver-docs-"))
     create_domain("example.org", "spiffe", folder / "example.org")
     (folder / "authserver.toml").write_text(
         f'[server]\nissuer = "https://auth.example"\n[database]\nurl = "sqlite:///{folder}/authserver.db"\n'
@@ -285,15 +283,12 @@ def error_pages() -> Pages:
 
 def pages() -> Pages:
     """Every page of the reference."""
-    app = application()
+    with tempfile.TemporaryDirectory(prefix="authserver-docs-") as folder:
+        app = application(Path(folder))
+        over_http = {"reference/endpoints.md": endpoints_page(app), "reference/api.md": api_page(app)}
     return {
         "reference/settings.md": settings_page(),
         "reference/verbs.md": verbs_page(),
-        "reference/endpoints.md": endpoints_page(app),
-        "reference/api.md": api_page(app),
+        **over_http,
         **error_pages(),
     }
-
-
-if __name__ == "__main__":
-    print(json.dumps(pages(), indent=2))  # noqa: T201
