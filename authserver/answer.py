@@ -14,7 +14,7 @@ from authserver.db import Conflict, hold_off_revocations, wait_for_exchanges
 from authserver.delegations import requests
 from authserver.delegations.records import DelegationRecord
 from authserver.delegations.requests import Answer, AuthorizationRequest, ToBrowser
-from authserver.errors import Refusal
+from authserver.errors import Refusal, error_uri
 from authserver.policy.choosing import Choice, chosen
 from authserver.policy.delegation_details import DelegationDetails
 from authserver.policy.merging import merged
@@ -166,7 +166,8 @@ def deny(services: Services, request_id: str, user_id: str, record: Record, now:
 
 def failed(services: Services, request: AuthorizationRequest, error: str, description: str) -> str | None:
     """Where the browser tells the agent why not (RFC 6749 §4.1.2.1); None where a device waits."""
-    return _redirect(services, request, error=error, error_description=description)
+    page = error_uri(services.issuer, error)
+    return _redirect(services, request, error=error, error_description=description, error_uri=page)
 
 
 def _granted(

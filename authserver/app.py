@@ -10,8 +10,7 @@ from werkzeug.exceptions import HTTPException
 
 from authserver import pages
 from authserver.clock import Clock, SystemClock
-from authserver.config import ConfigurationError, Settings, load_settings
-from authserver.db import Database
+from authserver.config import Settings, load_settings
 from authserver.endpoints import (
     authorization,
     grants,
@@ -30,7 +29,7 @@ from authserver.endpoints.status import StatusEndpoint
 from authserver.endpoints.token import TokenEndpoint
 from authserver.errors import Refusal
 from authserver.logs import configure_logging
-from authserver.migration import is_current
+from authserver.migration import check_usable
 from authserver.pages import answers
 from authserver.pages.signed_in import visitor
 from authserver.services import Services, load_policies, open_database, open_services
@@ -43,12 +42,12 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     """The server as a WSGI application.
 
     `settings` default to the configuration file, `clock` to the machine's. Raises `ConfigurationError`; also where the
-    database's schema is behind.
+    database's schema is behind, or it is a standby.
     """
     settings = settings or load_settings()
     configure_logging(settings.log.level, settings.log.format)
     database = open_database(settings)
-    _schema_is_current(database)
+    check_usable(database)
     services = open_services(settings, clock or SystemClock(), database)
     return build(services)
 
@@ -184,8 +183,3 @@ def _unexpected(error: Exception) -> Response:
 def _pattern() -> str:
     # An enrolment link's path is a secret; what it is an instance of is none.
     return str(request.url_rule) if request.url_rule else request.path
-
-
-def _schema_is_current(database: Database) -> None:
-    if not is_current(database):
-        raise ConfigurationError("the database's schema is behind: run  python manage.py migrate")

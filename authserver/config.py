@@ -135,6 +135,8 @@ class KeysSettings(_Section):
 
     encryption_key: Annotated[SecretStr, AfterValidator(_encryption_key)] | None = None
     encryption_key_file: Path = Path("encryption.key")
+    other_encryption_key: Annotated[SecretStr, AfterValidator(_encryption_key)] | None = None
+    other_encryption_key_file: Path | None = None
     publish_ahead: int = Field(default=600, ge=0, le=86_400)
 
 
@@ -417,8 +419,9 @@ def load_settings(path: Path | None = None) -> Settings:
         raise ConfigurationError(f"environment: {error}: takes JSON") from error
     except (ValueError, OSError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
-    if loaded.keys.encryption_key and not _from_environment("keys", "encryption_key"):
-        _check_private(path, path.stat())
+    for name in ("encryption_key", "other_encryption_key"):
+        if getattr(loaded.keys, name) and not _from_environment("keys", name):
+            _check_private(path, path.stat())
     return _with_absolute_paths(loaded, path.parent)
 
 
@@ -429,7 +432,26 @@ def read_encryption_key(keys: KeysSettings) -> bytes | None:
     """
     if keys.encryption_key:
         return _key_from(keys.encryption_key.get_secret_value())
-    path = keys.encryption_key_file
+    return _read_key_file(keys.encryption_key_file, "encryption_key_file")
+
+
+def read_other_encryption_key(keys: KeysSettings) -> bytes | None:
+    """The second key, with which secrets are opened as well while the first is being exchanged; None without one.
+
+    Raises `ConfigurationError` where others can read its file, or it holds no such key.
+    """
+    if keys.other_encryption_key:
+        return _key_from(keys.other_encryption_key.get_secret_value())
+    path = keys.other_encryption_key_file
+    if path is None:
+        return None
+    key = _read_key_file(path, "other_encryption_key_file")
+    if key is None:
+        raise ConfigurationError(f"{path}: keys.other_encryption_key_file: there is no such file")
+    return key
+
+
+def _read_key_file(path: Path, setting: str) -> bytes | None:
     try:
         with path.open("rb") as file:
             _check_private(path, os.fstat(file.fileno()))
@@ -439,7 +461,7 @@ def read_encryption_key(keys: KeysSettings) -> bytes | None:
         return None
     except (ValueError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigurationError(f"{path}: keys.encryption_key_file: {reason}") from error
+        raise ConfigurationError(f"{path}: keys.{setting}: {reason}") from error
 
 
 def create_encryption_key(keys: KeysSettings) -> bytes:

@@ -127,6 +127,12 @@ class Database:
         with self.engine.connect() as connection:
             return work(connection)
 
+    def is_standby(self) -> bool:
+        """Whether this is a copy that follows another PostgreSQL, and so may be behind (F13). Raises `Refusal`, 503."""
+        if self.is_sqlite:
+            return False
+        return self.read(lambda connection: bool(connection.scalar(text("SELECT pg_is_in_recovery()"))))
+
     def dispose(self) -> None:
         """Close all connections."""
         if self._sqlite:

@@ -113,6 +113,8 @@ class ResourceServer(Base):
     subject: Mapped[str | None] = mapped_column(unique=True)
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
+    previous_secret_hash: Mapped[bytes | None]  # taken as well, until the instant below
+    previous_secret_until: Mapped[datetime | None]
 
 
 class Delegation(Base):

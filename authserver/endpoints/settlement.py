@@ -12,7 +12,7 @@ from authserver import settle, strict_json
 from authserver.actors.client_authentication import ClientCredentials
 from authserver.actors.resource_servers import ResourceServer
 from authserver.audit.events import Record
-from authserver.endpoints.answers import json_answer
+from authserver.endpoints.answers import issuer_here, json_answer
 from authserver.endpoints.clients import client_of
 from authserver.endpoints.forms import read_body
 from authserver.errors import Refusal
@@ -105,7 +105,7 @@ def _shaped(answer: Answer) -> Response:
 
 def problem_answer(refusal: Refusal) -> Response:
     """The refusal as problem details."""
-    response = json_answer(refusal.to_problem(), refusal.status, refusal.headers.items())
+    response = json_answer(refusal.to_problem(issuer_here()), refusal.status, refusal.headers.items())
     response.mimetype = "application/problem+json"
     return response
 

@@ -20,7 +20,7 @@ from authserver.actors.client_authentication import ClientCredentials
 from authserver.approvals.opening import Opened
 from authserver.endpoints.answers import error_answer, json_answer
 from authserver.endpoints.forms import Form, read_form
-from authserver.errors import Refusal
+from authserver.errors import Refusal, error_uri
 from authserver.exchange import ExchangeRequest, Issued, Wanted
 from authserver.holder import Attempt, Presented
 from authserver.ledger import idempotency
@@ -235,6 +235,7 @@ def awaiting(opened: Opened, services: Services, now: datetime) -> dict[str, obj
     return {
         "error": "authorization_pending",
         "error_description": "a person has to approve this first",
+        "error_uri": error_uri(services.issuer, "authorization_pending"),
         "deferral_code": opened.code,
         "interval": approval.poll_interval,
         "expires_in": int((approval.expires_at - now).total_seconds()),

@@ -19,7 +19,7 @@ from authserver.schema import NotificationAddress, table_of
 from authserver.tokens.sealing import Seal
 
 _TABLE = table_of(NotificationAddress)
-_PURPOSE = "notification-address"
+PURPOSE = "notification-address"
 MOST = 10  # of one user
 
 Channel = Literal["push", "email"]
@@ -65,7 +65,7 @@ def add(
         "user_id": user_id,
         "channel": channel,
         "address_hash": digest,
-        "encrypted_address": seal.close(text.encode(), _PURPOSE),
+        "encrypted_address": seal.close(text.encode(), PURPOSE),
         "confirmed_at": now if confirmed else None,
         "created_at": now,
     }
@@ -119,5 +119,5 @@ def remove(connection: Connection, address_id: str, user_id: str | None = None) 
 
 
 def _address(row: Row[tuple[object, ...]], seal: Seal) -> Address:
-    data = json.loads(seal.open(row.encrypted_address, _PURPOSE))
+    data = json.loads(seal.open(row.encrypted_address, PURPOSE))
     return Address(row.id, row.user_id, row.channel, row.confirmed_at is not None, data)

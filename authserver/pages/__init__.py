@@ -20,6 +20,7 @@ from authserver.pages import (
     consent,
     cookies,
     enrolment,
+    errors,
     exports,
     my_agents,
     notifications,
@@ -47,6 +48,7 @@ _MODULES: tuple[Callable[[Services], list[Route]], ...] = (
     consent.routes,
     approvals.routes,
     notifications.routes,
+    errors.routes,
 )
 
 
