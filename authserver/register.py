@@ -35,6 +35,7 @@ from authserver.members import (
     without_none,
 )
 from authserver.policy.details import Merchant
+from authserver.policy.facts import RISKS
 from authserver.services import Services
 from authserver.values import ResourceIdentifier, parse_name
 
@@ -42,7 +43,7 @@ AUTH_METHODS = ("client_secret_basic", "private_key_jwt", "jwt-spiffe")
 ROLES = ("viewer", "revoker", "operator", "owner")
 
 _AGENT = frozenset(
-    {"client_id", "trust_domain", "subject", "name", "owner", "actions", "redirect_uris", "jwks"}
+    {"client_id", "trust_domain", "subject", "name", "owner", "risk", "actions", "redirect_uris", "jwks"}
 )
 _RESOURCE_SERVER = frozenset({"identifier", "name", "merchant", "auth", "jwks", "subject"})
 _USER = frozenset({"username", "name", "role", "groups", "password"})
@@ -53,7 +54,9 @@ _USER = frozenset({"username", "name", "role", "groups", "password"})
 
 def parse_agent(unverified: Mapping[str, object], services: Services, now: datetime) -> Agent:
     """Read a new agent's members: `client_id`, `trust_domain`, `subject`, and if they are there `name`, `owner`,
-    `actions`, `redirect_uris` and `jwks` (a JWK Set). Raises `NotAValue` that names the member.
+    `risk` (one of `RISKS`), `actions`, `redirect_uris` and `jwks` (a JWK Set).
+
+    Raises `NotAValue` that names the member.
     """
     members = Members(unverified, _AGENT)
     client_id = members.required("client_id", parse_client_id)
@@ -70,6 +73,7 @@ def parse_agent(unverified: Mapping[str, object], services: Services, now: datet
         jwks=members.optional("jwks", parse_jwks),
         created_at=now,
         disabled_at=None,
+        risk=members.optional("risk", one_of(*RISKS)),
     )
 
 
@@ -81,6 +85,7 @@ def members_of_agent(agent: Agent) -> dict[str, object]:
         subject=agent.subject,
         name=agent.name,
         owner=agent.owner,
+        risk=agent.risk,
         actions=None if agent.actions is None else sorted(agent.actions),
         redirect_uris=list(agent.redirect_uris),
         jwks=None if agent.jwks is None else json.loads(agent.jwks),

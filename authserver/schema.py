@@ -97,6 +97,10 @@ class Agent(Base):
     jwks: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
+    risk: Mapped[str | None]  # low | medium | high, as the operator thinks of it
+    # Where the client_id is the address of a metadata document: when it was read last, and when that was last tried.
+    document_read_at: Mapped[datetime | None]
+    document_tried_at: Mapped[datetime | None]
 
 
 class ResourceServer(Base):
@@ -378,6 +382,8 @@ class Approval(Base):
     poll_interval: Mapped[int] = mapped_column(Integer)  # seconds
     polled_at: Mapped[datetime | None]
     action_id: Mapped[str | None]
+    later_steps: Mapped[str | None] = mapped_column(Text)  # JSON: who is asked after `escalate_to`, and when
+    later_due_at: Mapped[datetime | None]  # when the next of those is to be told
 
 
 class ApprovalAnswer(Base):

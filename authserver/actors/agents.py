@@ -27,6 +27,7 @@ class Agent:
 
     `actions` are those it may ever be allowed, `None` for whatever users delegate; `jwks` is the JWK Set
     (JSON text) it may use for `private_key_jwt`. `disabled_at` is set once it may do nothing any more.
+    `risk` is what policies know of it: one of `facts.RISKS`, or nothing.
     """
 
     client_id: str
@@ -39,6 +40,7 @@ class Agent:
     jwks: str | None
     created_at: datetime
     disabled_at: datetime | None
+    risk: str | None = None
 
 
 def find(connection: Connection, client_id: str) -> Agent | None:
@@ -112,6 +114,7 @@ def _changeable(agent: Agent) -> dict[str, object]:
         "actions": None if agent.actions is None else json.dumps(sorted(agent.actions)),
         "redirect_uris": json.dumps(agent.redirect_uris),
         "jwks": agent.jwks,
+        "risk": agent.risk,
     }
 
 
@@ -127,4 +130,5 @@ def _agent(row: Row[Any]) -> Agent:
         jwks=row.jwks,
         created_at=row.created_at,
         disabled_at=row.disabled_at,
+        risk=row.risk,
     )

@@ -21,9 +21,10 @@ from authserver.commands.context import (
     read_json,
 )
 from authserver.members import without_none
+from authserver.policy.facts import RISKS
 from authserver.revoke import Target, revoke
 
-_COLUMNS = ("client_id", "name", "trust_domain", "subject", "owner", "actions", "disabled_at")
+_COLUMNS = ("client_id", "name", "trust_domain", "subject", "owner", "risk", "actions", "disabled_at")
 
 
 @click.group("agents")
@@ -39,6 +40,7 @@ def verb() -> None:
 )
 @click.option("--name", help="What people call it; the client id by default.")
 @click.option("--owner", help="Who answers for it.")
+@click.option("--risk", type=click.Choice(RISKS), help="How risky it is, for policies.")
 @click.option(
     "--actions", help="All that it may ever be allowed, with commas between; else whatever users delegate."
 )
@@ -55,6 +57,7 @@ def create(
     subject: str,
     name: str | None,
     owner: str | None,
+    risk: str | None,
     actions: str | None,
     redirect_uris: tuple[str, ...],
     jwks: Path | None,
@@ -66,6 +69,7 @@ def create(
         subject=subject,
         name=name,
         owner=owner,
+        risk=risk,
         actions=None if actions is None else actions.split(","),
         redirect_uris=list(redirect_uris),
         jwks=None if jwks is None else read_json(jwks),

@@ -14,7 +14,7 @@ from authserver.policies.history import Past, history_of
 from authserver.policy.cedar import PolicyAnswer, PolicySet, narrowed
 from authserver.policy.decide import Allowance, NeedsApproval, Permit, Refuse
 from authserver.policy.details import ActionDetails
-from authserver.policy.facts import OWNER, Caller, Facts, with_contained
+from authserver.policy.facts import OWNER, RISK, Caller, Facts, with_contained
 from authserver.values import Datatypes
 
 
@@ -73,9 +73,8 @@ def gather(
     """The facts that policies which use `uses` need; with `before`, of the past only what was issued before."""
     leaf, action = request.chain.leaf, request.action
     caller = Caller(leaf.client_id, leaf.trust_domain)
-    if OWNER in uses:
-        agent = agents.find(connection, leaf.client_id)
-        caller = replace(caller, owner=agent.owner if agent else None)
+    if not uses.isdisjoint((OWNER, RISK)) and (agent := agents.find(connection, leaf.client_id)):
+        caller = replace(caller, owner=agent.owner, risk=agent.risk)
     return Facts(
         caller=caller,
         resource_server=action.location or "",

@@ -259,8 +259,8 @@ def _entity(
 
 @lru_cache(maxsize=_PAIRS_KEPT)
 def _entities(actions: str, caller: Caller, resource_server: str, platform: bool) -> cedarpy.Entities:
-    owner = {} if caller.owner is None else {"owner": caller.owner}
-    agent = {"trust_domain": caller.trust_domain, **owner}
+    known = {"owner": caller.owner, "risk": caller.risk}
+    agent = {"trust_domain": caller.trust_domain, **{k: v for k, v in known.items() if v is not None}}
     pair = [
         _entity("TrustDomain", caller.trust_domain),
         _entity("Agent", caller.client_id, agent, ("TrustDomain", caller.trust_domain)),
