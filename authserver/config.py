@@ -275,6 +275,11 @@ class TasksSettings(_Section):
     longest: int | None = Field(default=None, ge=1, le=31_536_000)
     most_actions: int | None = Field(default=None, ge=1, le=1_000_000)
 
+    @property
+    def any(self) -> bool:
+        """Whether there is a bound at all."""
+        return self.longest is not None or self.most_actions is not None
+
 
 class GroupsSettings(BaseModel):
     """Sign-off groups and their members; each key is a group's name."""

@@ -16,7 +16,7 @@ RISKS = ("low", "medium", "high")  # of an agent, as an operator thinks of it
 SINCE = "seconds_since"
 FIRST_PAYMENT = "first_payment"
 RECENT = ("payments_last_hour", "payments_last_day", "spent_last_hour", "spent_last_day")
-COSTLY = frozenset({OWNER, RISK, SINCE, FIRST_PAYMENT, *RECENT})
+COUNTED = frozenset({SINCE, *RECENT})  # what another request at the same moment would change
 
 
 @dataclass(frozen=True, slots=True)
