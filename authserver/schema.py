@@ -86,7 +86,15 @@ class Agent(Base):
     """An OAuth client bound to one workload identity. It has no secret."""
 
     __tablename__ = "agents"
-    __table_args__ = (Index("uq_agents_workload", "trust_domain", "subject", unique=True),)
+    __table_args__ = (
+        Index("uq_agents_workload", "trust_domain", "subject", unique=True),
+        Index(
+            "ix_agents_document",
+            "document_due_at",
+            sqlite_where=text("document_due_at IS NOT NULL"),
+            postgresql_where=text("document_due_at IS NOT NULL"),
+        ),
+    )
     client_id: Mapped[str] = mapped_column(primary_key=True)
     trust_domain: Mapped[str]
     subject: Mapped[str]
@@ -98,9 +106,9 @@ class Agent(Base):
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
     risk: Mapped[str | None]  # low | medium | high, as the operator thinks of it
-    # Where the client_id is the address of a metadata document: when it was read last, and when that was last tried.
+    # Where the client_id is the address of a metadata document: when it was read last, and is to be read next.
     document_read_at: Mapped[datetime | None]
-    document_tried_at: Mapped[datetime | None]
+    document_due_at: Mapped[datetime | None]
 
 
 class ResourceServer(Base):

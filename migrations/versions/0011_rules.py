@@ -12,7 +12,14 @@ depends_on = None
 def upgrade() -> None:
     op.add_column("agents", sa.Column("risk", sa.String(), nullable=True))
     op.add_column("agents", sa.Column("document_read_at", sa.BigInteger(), nullable=True))
-    op.add_column("agents", sa.Column("document_tried_at", sa.BigInteger(), nullable=True))
+    op.add_column("agents", sa.Column("document_due_at", sa.BigInteger(), nullable=True))
+    op.create_index(
+        "ix_agents_document",
+        "agents",
+        ["document_due_at"],
+        sqlite_where=sa.text("document_due_at IS NOT NULL"),
+        postgresql_where=sa.text("document_due_at IS NOT NULL"),
+    )
     op.add_column("approvals", sa.Column("later_steps", sa.Text(), nullable=True))
     op.add_column("approvals", sa.Column("later_due_at", sa.BigInteger(), nullable=True))
 
@@ -20,6 +27,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_column("approvals", "later_due_at")
     op.drop_column("approvals", "later_steps")
-    op.drop_column("agents", "document_tried_at")
+    op.drop_index("ix_agents_document", "agents")
+    op.drop_column("agents", "document_due_at")
     op.drop_column("agents", "document_read_at")
     op.drop_column("agents", "risk")
