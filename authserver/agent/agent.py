@@ -140,11 +140,11 @@ class Agent:
         """
         client_id = self.core.name()
         with Loopback(self.core.issuer.identifier) as loopback:
-            asked = self.walk(asking.push(details, loopback.redirect_uri, client_id))
+            asked = self.walk(asking.push(details, loopback.redirect_uri, client_id, self.core.key))
             loopback.expect(asked.state)
             show(asked.url)
             code = loopback.code(timeout)
-        return self.walk(asking.claim(asked, code, client_id))
+        return self.walk(asking.claim(asked, code, client_id, self.core.key, self.core.nonces))
 
     def delegate_by_device(
         self, details: Mapping[str, object], *, show: Callable[[DeviceCode], object]

@@ -55,11 +55,11 @@ class AsyncAgent:
         """See `Agent.delegate`."""
         client_id = self.core.name()
         with Loopback(self.core.issuer.identifier) as loopback:
-            asked = await self.walk(asking.push(details, loopback.redirect_uri, client_id))
+            asked = await self.walk(asking.push(details, loopback.redirect_uri, client_id, self.core.key))
             loopback.expect(asked.state)
             await _told(show, asked.url)
             code = await asyncio.to_thread(loopback.code, timeout)
-        return await self.walk(asking.claim(asked, code, client_id))
+        return await self.walk(asking.claim(asked, code, client_id, self.core.key, self.core.nonces))
 
     async def delegate_by_device(
         self, details: Mapping[str, object], *, show: Callable[[DeviceCode], object]

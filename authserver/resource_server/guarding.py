@@ -16,6 +16,7 @@ from authserver import strict_json
 from authserver.clock import Clock
 from authserver.discovery import IssuerUnavailable
 from authserver.resource_server.action_token import ActionToken, Merchant
+from authserver.resource_server.credentials import Credentials, credentials_of
 from authserver.resource_server.metadata import metadata_document, metadata_url
 from authserver.resource_server.presented import Presented
 from authserver.resource_server.rejections import InvalidToken, NotAllowed, TokenMissing, TokenRejected
@@ -186,7 +187,7 @@ class ResourceServer(_Guarded):
         self,
         issuer: str,
         identifier: str,
-        client_id: str | None = None,
+        client_id: str | Credentials | None = None,
         client_secret: str | None = None,
         *,
         verifier: Verifier | None = None,
@@ -195,7 +196,8 @@ class ResourceServer(_Guarded):
         clock: Clock | None = None,
         http: httpx.Client | None = None,
     ) -> None:
-        """`client_id` and `client_secret` are what was printed; without them, no token can be redeemed.
+        """`client_id` and `client_secret` are what was printed; or `PrivateKey(…)` or `AsWorkload(…)` stands in place
+        of both. Without them, no token can be redeemed.
 
         `verifier` is one with stricter settings than the usual. `name` is what people call this resource server.
         `base_url` is the address of the application's `/` as agents know it, where that is not the identifier's host.
@@ -203,7 +205,7 @@ class ResourceServer(_Guarded):
         """
         super().__init__(verifier or Verifier(issuer, identifier, clock=clock, http=http), base_url, name)
         known = _credentials(client_id, client_secret)
-        self.settlement = Settlement(issuer, *known, http=http) if known else None
+        self.settlement = Settlement(issuer, known, http=http) if known else None
 
     def admit(self, incoming: Incoming, rule: Rule, arguments: Mapping[str, object]) -> Admission:
         """Let a request through to its handler, and use its token up where it is for one use.
@@ -231,7 +233,7 @@ class AsyncResourceServer(_Guarded):
         self,
         issuer: str,
         identifier: str,
-        client_id: str | None = None,
+        client_id: str | Credentials | None = None,
         client_secret: str | None = None,
         *,
         verifier: Verifier | None = None,
@@ -243,7 +245,7 @@ class AsyncResourceServer(_Guarded):
         """See `ResourceServer`; `http` is for redemptions."""
         super().__init__(verifier or Verifier(issuer, identifier, clock=clock), base_url, name)
         known = _credentials(client_id, client_secret)
-        self.settlement = AsyncSettlement(issuer, *known, http=http) if known else None
+        self.settlement = AsyncSettlement(issuer, known, http=http) if known else None
 
     async def admit(self, incoming: Incoming, rule: Rule, arguments: Mapping[str, object]) -> Admission:
         """See `ResourceServer.admit`."""
@@ -268,8 +270,8 @@ def path_of(decoded: str) -> str:
     return quote(decoded, safe=_PATH_CHARACTERS)
 
 
-def _credentials(client_id: str | None, client_secret: str | None) -> tuple[str, str] | None:
-    return None if client_id is None or client_secret is None else (client_id, client_secret)
+def _credentials(client_id: str | Credentials | None, client_secret: str | None) -> Credentials | None:
+    return None if client_id is None else credentials_of(client_id, client_secret)
 
 
 def _not_redeemed(refused: SettlementRefused, token: ActionToken, requirement: Requirement) -> TokenRejected:

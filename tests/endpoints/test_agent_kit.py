@@ -16,6 +16,7 @@ from authserver.agent import (
     Money,
     NotAgreed,
     Waiting,
+    asking,
 )
 from tests.agents import ACTIONS, Market
 from tests.approving import answers
@@ -204,6 +205,20 @@ def test_a_person_is_asked_by_browser_and_comes_back_to_this_machine(market: Mar
     assert (
         market.agent().token_for(delegation, Action("catalog.search", market.identifier)).token_type == "DPoP"
     )
+
+
+def test_a_code_is_worth_nothing_without_the_key_of_who_asked(market: Market, ada: Visit) -> None:
+    """RFC 9449 §10: the kit binds its request to its key, so whoever takes code and verifier has nothing yet."""
+    agent, thief = market.agent(), market.agent()
+    push = asking.push(market.details(), "http://127.0.0.1:9/callback", "basket-helper", agent.core.key)
+    asked = agent.walk(push)
+    code = parameters_of(allow(ada, parameters_of(asked.url)["request_uri"]).headers["location"])["code"]
+    with pytest.raises(ExchangeRefused) as refused:
+        thief.walk(asking.claim(asked, code, "basket-helper", thief.core.key, thief.core.nonces))
+    assert refused.value.error == "invalid_dpop_proof"
+    assert market.world.events()[-1]["rule"] == "code.dpop_jkt"
+    claim = asking.claim(asked, code, "basket-helper", agent.core.key, agent.core.nonces)
+    assert agent.walk(claim).actions == set(ACTIONS)
 
 
 def test_a_persons_no_is_said_so(market: Market, ada: Visit) -> None:
