@@ -93,6 +93,12 @@ class Rule:
         )
         return said.details(audience)
 
+    @property
+    def scope(self) -> str | None:
+        """See `Requirement.scope`."""
+        more = (*self._given(), self.datatypes or None)
+        return self.action if all(value is None for value in more) else None
+
     def requirement(self, arguments: Mapping[str, object]) -> Requirement:
         """What is about to happen with these arguments."""
         return self._with(*(_value(given, arguments) for given in self._given()))
@@ -135,8 +141,10 @@ def _parameters(function: Callable[..., object]) -> tuple[str, ...]:
 class _Guarded:
     """What both kinds of resource server share."""
 
-    def __init__(self, verifier: Verifier, base_url: str | None, name: str | None) -> None:
-        self.verifier, self.name = verifier, name
+    def __init__(
+        self, verifier: Verifier, base_url: str | None, name: str | None, scopes: Collection[str]
+    ) -> None:
+        self.verifier, self.name, self.scopes = verifier, name, tuple(scopes)
         parts = urlsplit(verifier.audience)
         self._base_url = (base_url or f"{parts.scheme}://{parts.netloc}").rstrip("/")
 
@@ -147,7 +155,8 @@ class _Guarded:
 
     def metadata(self) -> Answer:
         """The metadata document, which anyone may have."""
-        document = metadata_document(self.verifier.issuer.identifier, self.verifier.audience, self.name)
+        verifier = self.verifier
+        document = metadata_document(verifier.issuer.identifier, verifier.audience, self.name, self.scopes)
         return _answer(200, {"Cache-Control": "public, max-age=300"}, document)
 
     def answer_to(self, error: TokenRejected | IssuerUnavailable) -> Answer:
@@ -163,7 +172,7 @@ class _Guarded:
         try:
             return Presented.parse(incoming.authorization, incoming.proofs, method=incoming.method, url=url)
         except TokenMissing as missing:
-            missing.wanting(rule.told_to_strangers(self.verifier.audience))
+            missing.wanting(rule.told_to_strangers(self.verifier.audience), rule.scope)
             raise
 
     def _redeems(self, token: ActionToken, requirement: Requirement, redeem: Redeem, able: bool) -> bool:
@@ -193,6 +202,7 @@ class ResourceServer(_Guarded):
         verifier: Verifier | None = None,
         name: str | None = None,
         base_url: str | None = None,
+        scopes: Collection[str] = (),
         clock: Clock | None = None,
         http: httpx.Client | None = None,
     ) -> None:
@@ -201,9 +211,12 @@ class ResourceServer(_Guarded):
 
         `verifier` is one with stricter settings than the usual. `name` is what people call this resource server.
         `base_url` is the address of the application's `/` as agents know it, where that is not the identifier's host.
+        `scopes` are actions for the metadata: those that an agent needs to begin with (RFC 9728 `scopes_supported`).
         Raises `ValueError` where `issuer` is no https URL (http for loopback only).
         """
-        super().__init__(verifier or Verifier(issuer, identifier, clock=clock, http=http), base_url, name)
+        super().__init__(
+            verifier or Verifier(issuer, identifier, clock=clock, http=http), base_url, name, scopes
+        )
         known = _credentials(client_id, client_secret)
         self.settlement = Settlement(issuer, known, http=http) if known else None
 
@@ -239,11 +252,12 @@ class AsyncResourceServer(_Guarded):
         verifier: Verifier | None = None,
         name: str | None = None,
         base_url: str | None = None,
+        scopes: Collection[str] = (),
         clock: Clock | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
         """See `ResourceServer`; `http` is for redemptions."""
-        super().__init__(verifier or Verifier(issuer, identifier, clock=clock), base_url, name)
+        super().__init__(verifier or Verifier(issuer, identifier, clock=clock), base_url, name, scopes)
         known = _credentials(client_id, client_secret)
         self.settlement = AsyncSettlement(issuer, known, http=http) if known else None
 
@@ -277,7 +291,8 @@ def _credentials(client_id: str | Credentials | None, client_secret: str | None)
 def _not_redeemed(refused: SettlementRefused, token: ActionToken, requirement: Requirement) -> TokenRejected:
     rejected: TokenRejected
     if refused.violations:
-        rejected = NotAllowed(refused.violations).wanting(requirement.details(token.audience))
+        rejected = NotAllowed(refused.violations)
+        rejected.wanting(requirement.details(token.audience), requirement.scope)
     else:
         rejected = InvalidToken(f"settlement.{refused.error}", refused.detail)
     return rejected.presented_by(token.scheme)
