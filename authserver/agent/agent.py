@@ -10,14 +10,14 @@ from typing import Self, TypeVar, cast
 import httpx
 
 from authserver.agent import asking
-from authserver.agent.answers import Answer, Delegation, DeviceCode, IssuedToken, Waiting
+from authserver.agent.answers import Answer, Delegation, DeviceCode, ExchangeRefused, IssuedToken, Waiting
 from authserver.agent.asking import Action, Wanted, details_of
 from authserver.agent.auth import ActionAuth
 from authserver.agent.loopback import Loopback
 from authserver.agent.steps import Assert, Nonces, Outcome, Pause, ReadMetadata, Send, Step, Steps, Tell
 from authserver.agent.workload import Workload, workload_of
 from authserver.clock import Clock, SystemClock
-from authserver.discovery import Issuer, IssuerUnavailable, json_object
+from authserver.discovery import Issuer, IssuerUnavailable, WorkloadUnknown, json_object
 from authserver.dpop import ProofKey
 from authserver.values import Money
 
@@ -306,7 +306,7 @@ class Task:
     ) -> None:
         try:
             self.agent.complete(self.id)
-        except IssuerUnavailable:
+        except (IssuerUnavailable, ExchangeRefused, WorkloadUnknown):
             if error is None:
                 raise  # whoever is on their way out with an error of their own keeps that one
 

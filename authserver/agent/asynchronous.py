@@ -12,14 +12,14 @@ import httpx
 
 from authserver.agent import asking
 from authserver.agent.agent import AgentCore, answer_of, grant_of, new_task_id
-from authserver.agent.answers import Answer, Delegation, DeviceCode, IssuedToken, Waiting
+from authserver.agent.answers import Answer, Delegation, DeviceCode, ExchangeRefused, IssuedToken, Waiting
 from authserver.agent.asking import Action, Wanted
 from authserver.agent.auth import ActionAuth
 from authserver.agent.loopback import Loopback
 from authserver.agent.steps import Assert, Outcome, Pause, ReadMetadata, Send, Step, Steps, Tell
 from authserver.agent.workload import Workload
 from authserver.clock import Clock
-from authserver.discovery import TIMEOUT_SECONDS, IssuerUnavailable, ServerMetadata
+from authserver.discovery import TIMEOUT_SECONDS, IssuerUnavailable, ServerMetadata, WorkloadUnknown
 from authserver.dpop import ProofKey
 from authserver.values import Money
 
@@ -180,7 +180,7 @@ class AsyncTask:
     ) -> None:
         try:
             await self.agent.complete(self.id)
-        except IssuerUnavailable:
+        except (IssuerUnavailable, ExchangeRefused, WorkloadUnknown):
             if error is None:
                 raise
 
