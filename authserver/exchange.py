@@ -190,8 +190,9 @@ class _Exchange:
 
     def _task_goes_on(self, chain: Chain) -> None:
         """The task is neither older than the configuration lets one be, nor has had all its tokens."""
-        bounds, task_id = self.services.settings.tasks, self._task(chain)
-        if task_id is None or not bounds.any:
+        bounds = self.services.settings.tasks
+        task_id = self._task(chain) if bounds.any else None
+        if task_id is None:
             return
         one_at_a_time(self.connection, chain.root_id)
         issued, since = actions.of_task(self.connection, chain.root_id, task_id)
