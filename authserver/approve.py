@@ -84,10 +84,13 @@ class _Answering:
         return approval
 
     def _asked(self, approval: ApprovalRecord) -> Person:
-        who = person(self.connection, self.reply.user_id)
+        who = self._person(self.reply.user_id)
         if who is None or not may_answer(approval, who, self.now):
             raise Refusal("forbidden", "you are not asked", rule="approval.not_asked", status=403)
         return who
+
+    def _person(self, user_id: str) -> Person | None:
+        return person(self.connection, user_id, self.services.settings.groups.members)
 
     def _said_before(self, approval: ApprovalRecord, mine: Answer) -> ApprovalRecord:
         if mine.answer != self.reply.said:
@@ -116,7 +119,7 @@ class _Answering:
     def _agree(self, approval: ApprovalRecord, before: list[Answer]) -> ApprovalRecord:
         self._say(approval)
         names = [*(one.user_id for one in before if one.answer == "approve"), self.reply.user_id]
-        agreed = [who for name in names if (who := person(self.connection, name)) is not None]
+        agreed = [who for name in names if (who := self._person(name)) is not None]
         if not have_agreed(approval, agreed, self.now):
             self._event("approval.agreed", approval)
             return approval
@@ -159,7 +162,7 @@ class _Answering:
 
 def can_be_lifted(approval: ApprovalRecord) -> bool:
     """Whether the user could choose not to be asked again for this."""
-    asks = Asks(approval.because, approval.seats, approval.escalate_to, timedelta())
+    asks = Asks(approval.because, approval.seats, ())
     return rules.can_lift(asks, stored_action(approval.details))
 
 

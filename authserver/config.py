@@ -307,6 +307,45 @@ class UpstreamSettings(_Section):
         return self
 
 
+class ClientMetadataSettings(_Section):
+    """Agents whose client_id is the address of a document. Times are in seconds."""
+
+    refresh_after: int = Field(default=300, ge=10, le=3_600)
+    allow_private_network: bool = False
+    ca_file: Path | None = None
+
+
+class TasksSettings(_Section):
+    """How long a task may go on, in seconds, and how many tokens may be issued for it; no bound where left out."""
+
+    longest: int | None = Field(default=None, ge=1, le=31_536_000)
+    most_actions: int | None = Field(default=None, ge=1, le=1_000_000)
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a bound at all."""
+        return self.longest is not None or self.most_actions is not None
+
+
+class GroupsSettings(BaseModel):
+    """Sign-off groups and their members; each key is a group's name."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, tuple[str, ...]] = Field(init=False)
+
+    @property
+    def members(self) -> Mapping[str, tuple[str, ...]]:
+        """The user names of each group."""
+        return self.__pydantic_extra__
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        for name in self.members:
+            if not re.fullmatch(r"[a-z][a-z0-9_-]{0,63}", name):
+                raise ValueError(f"{name!a}: a group's name takes a-z 0-9 _ - and begins with a letter")
+        return self
+
+
 class LogSettings(_Section):
     """What is written while the server runs."""
 
@@ -386,6 +425,9 @@ class Settings(BaseSettings):
     upstream: UpstreamSettings = UpstreamSettings()
     audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
+    client_metadata: ClientMetadataSettings = ClientMetadataSettings()
+    tasks: TasksSettings = TasksSettings()
+    groups: GroupsSettings = GroupsSettings()
     trust_domains: tuple[TrustDomainSettings, ...]
 
     @model_validator(mode="after")
@@ -567,6 +609,7 @@ def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
         ),
         "catalogue": _absolute(settings.catalogue, base),
         "upstream": _absolute(settings.upstream, base),
+        "client_metadata": _absolute(settings.client_metadata, base),
         "policies": _absolute(settings.policies, base),
         "trust_domains": tuple(_absolute(domain, base) for domain in settings.trust_domains),
         "database": settings.database.model_copy(update={"url": _absolute_url(settings.database.url, base)}),

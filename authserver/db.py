@@ -36,6 +36,7 @@ _TRIES = 6
 _RETRIED_STATES = {"40001", "40P01", "55P03"}
 # Any number will do, as long as all processes use the same: see `hold_off_revocations`.
 _REVOCATION_LOCK = 0x61757468
+_COUNTING_LOCK = 0x636E74  # likewise, see `one_at_a_time`; locks by two numbers are apart from those by one
 
 
 class Conflict(Exception):  # a turn of events, not an error
@@ -155,6 +156,15 @@ def hold_off_revocations(connection: Connection) -> None:
             begin_with(connection, _SHARED_LOCK)
 
 
+def one_at_a_time(connection: Connection, name: str) -> None:
+    """Wait until every other transaction that has called this with the same `name` has ended.
+
+    For what is counted before it is added to. SQLite has one writer at a time and needs nothing more.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(_NAMED_LOCK, {"kind": _COUNTING_LOCK, "name": name})
+
+
 def see_one_instant(connection: Connection) -> None:
     """First in a transaction of `read`: let all that it reads be of one instant, while others write."""
     if connection.dialect.name == "postgresql":  # on SQLite it always is
@@ -168,6 +178,7 @@ def wait_for_exchanges(connection: Connection) -> None:
 
 
 _SHARED_LOCK = f"SELECT pg_advisory_xact_lock_shared({_REVOCATION_LOCK})"
+_NAMED_LOCK = text("SELECT pg_advisory_xact_lock(:kind, hashtext(:name))")
 _EXCLUSIVE_LOCK = text(f"SELECT pg_advisory_xact_lock({_REVOCATION_LOCK})")
 
 

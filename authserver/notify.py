@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from authserver.actors import agents
 from authserver.approvals import records
 from authserver.approvals.approvers import people_asked
-from authserver.approvals.records import ApprovalRecord
+from authserver.approvals.records import ApprovalRecord, Step
 from authserver.notifications import addresses, outbox, ways
 from authserver.notifications.addresses import Address
 from authserver.notifications.outbox import Event, Message
@@ -27,9 +27,11 @@ def opened(services: Services, connection: Connection, approval: ApprovalRecord,
     _put(services, connection, approval, "opened", approval.seats, now)
 
 
-def escalated(services: Services, connection: Connection, approval: ApprovalRecord, now: datetime) -> None:
+def escalated(
+    services: Services, connection: Connection, approval: ApprovalRecord, step: Step, now: datetime
+) -> None:
     """Whoever is asked as well, since there was no answer, is told."""
-    _put(services, connection, approval, "escalated", (approval.escalate_to,), now)
+    _put(services, connection, approval, "escalated", (step.to,), now)
 
 
 def _put(
@@ -48,7 +50,8 @@ def _put(
         "email": settings.smtp_host is not None,
     }
     if any(wanted.values()):
-        asked = (people_asked(connection, approval, approver) for approver in dict.fromkeys(approvers))
+        groups = services.settings.groups.members
+        asked = (people_asked(connection, approval, name, groups) for name in dict.fromkeys(approvers))
         people = [*dict.fromkeys(user_id for user_ids in asked for user_id in user_ids)]
         for address in addresses.of_users(connection, services.seal, people):
             if wanted[address.channel]:
@@ -93,7 +96,7 @@ def _tell(services: Services, message: Message, approval_id: str, now: datetime)
 def _send(services: Services, message: Message, approval: ApprovalRecord, now: datetime) -> None:
     settings = services.settings.notifications
     if message.channel == "webhook":
-        ways.post_webhook(settings, message.id, _for_programs(services, message, approval), now)
+        ways.post_webhook(settings, message.id, _for_programs(services, message, approval, now), now)
         return
     address = _address(services, message)
     if address is None:
@@ -127,8 +130,11 @@ def _address(services: Services, message: Message) -> Address | None:
     )
 
 
-def _for_programs(services: Services, message: Message, approval: ApprovalRecord) -> dict[str, object]:
-    asked = approval.escalate_to if message.event == "escalated" else approval.approver
+def _for_programs(
+    services: Services, message: Message, approval: ApprovalRecord, now: datetime
+) -> dict[str, object]:
+    come_to = [step.to for step in approval.steps if step.at <= now] or [approval.escalate_to]
+    asked = come_to[-1] if message.event == "escalated" else approval.approver
     return {
         "type": f"approval.{message.event}",
         "data": {

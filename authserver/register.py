@@ -24,6 +24,7 @@ from authserver.ids import new_id
 from authserver.members import (
     Members,
     actions_of,
+    document_host,
     one_of,
     parse_client_id,
     parse_groups,
@@ -36,6 +37,7 @@ from authserver.members import (
     without_none,
 )
 from authserver.policy.details import Merchant
+from authserver.policy.facts import RISKS
 from authserver.services import Services
 from authserver.values import ResourceIdentifier, parse_name
 
@@ -43,7 +45,7 @@ AUTH_METHODS = ("client_secret_basic", "private_key_jwt", "jwt-spiffe")
 ROLES = ("viewer", "revoker", "operator", "owner")
 
 _AGENT = frozenset(
-    {"client_id", "trust_domain", "subject", "name", "owner", "actions", "redirect_uris", "jwks"}
+    {"client_id", "trust_domain", "subject", "name", "owner", "risk", "actions", "redirect_uris", "jwks"}
 )
 _RESOURCE_SERVER = frozenset({"identifier", "name", "merchant", "auth", "jwks", "subject"})
 _USER = frozenset({"username", "name", "role", "groups", "password"})
@@ -54,23 +56,29 @@ _USER = frozenset({"username", "name", "role", "groups", "password"})
 
 def parse_agent(unverified: Mapping[str, object], services: Services, now: datetime) -> Agent:
     """Read a new agent's members: `client_id`, `trust_domain`, `subject`, and if they are there `name`, `owner`,
-    `actions`, `redirect_uris` and `jwks` (a JWK Set). Raises `NotAValue` that names the member.
+    `risk` (one of `RISKS`), `actions`, `redirect_uris` and `jwks` (a JWK Set).
+
+    Raises `NotAValue` that names the member.
     """
     members = Members(unverified, _AGENT)
     client_id = members.required("client_id", parse_client_id)
+    if ":" in client_id:
+        for name in ("redirect_uris", "jwks"):
+            members.not_there(name, "is in the document at client_id, and nowhere else")
     trust_domain = members.required("trust_domain", trust_domain_of(services.trust_domains))
     kind = services.trust_domains.kind_of(trust_domain)
     return Agent(
         client_id=client_id,
         trust_domain=trust_domain,
         subject=members.required("subject", lambda said: parse_subject(said, kind, trust_domain)),
-        name=members.optional("name", parse_name) or client_id,
+        name=members.optional("name", parse_name) or document_host(client_id),
         owner=members.optional("owner", parse_name),
         actions=members.optional("actions", actions_of(services.vocabulary.catalogue)),
         redirect_uris=members.optional("redirect_uris", parse_redirect_uris) or (),
         jwks=members.optional("jwks", parse_jwks),
         created_at=now,
         disabled_at=None,
+        risk=members.optional("risk", one_of(*RISKS)),
     )
 
 
@@ -82,10 +90,15 @@ def members_of_agent(agent: Agent) -> dict[str, object]:
         subject=agent.subject,
         name=agent.name,
         owner=agent.owner,
+        risk=agent.risk,
         actions=None if agent.actions is None else sorted(agent.actions),
-        redirect_uris=list(agent.redirect_uris),
-        jwks=None if agent.jwks is None else json.loads(agent.jwks),
+        **({} if agent.has_document else _own_metadata(agent)),
     )
+
+
+def _own_metadata(agent: Agent) -> dict[str, object]:
+    jwks = None if agent.jwks is None else json.loads(agent.jwks)
+    return {"redirect_uris": list(agent.redirect_uris), "jwks": jwks}
 
 
 def create_agent(connection: Connection, agent: Agent, by: str) -> None:

@@ -86,7 +86,15 @@ class Agent(Base):
     """An OAuth client bound to one workload identity. It has no secret."""
 
     __tablename__ = "agents"
-    __table_args__ = (Index("uq_agents_workload", "trust_domain", "subject", unique=True),)
+    __table_args__ = (
+        Index("uq_agents_workload", "trust_domain", "subject", unique=True),
+        Index(
+            "ix_agents_document",
+            "document_due_at",
+            sqlite_where=text("document_due_at IS NOT NULL"),
+            postgresql_where=text("document_due_at IS NOT NULL"),
+        ),
+    )
     client_id: Mapped[str] = mapped_column(primary_key=True)
     trust_domain: Mapped[str]
     subject: Mapped[str]
@@ -97,6 +105,10 @@ class Agent(Base):
     jwks: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
+    risk: Mapped[str | None]  # low | medium | high, as the operator thinks of it
+    # Where the client_id is the address of a metadata document: when it was read last, and is to be read next.
+    document_read_at: Mapped[datetime | None]
+    document_due_at: Mapped[datetime | None]
 
 
 class ResourceServer(Base):
@@ -380,6 +392,8 @@ class Approval(Base):
     poll_interval: Mapped[int] = mapped_column(Integer)  # seconds
     polled_at: Mapped[datetime | None]
     action_id: Mapped[str | None]
+    later_steps: Mapped[str | None] = mapped_column(Text)  # JSON: who is asked after `escalate_to`, and when
+    later_due_at: Mapped[datetime | None]  # when the next of those is to be told
 
 
 class ApprovalAnswer(Base):

@@ -82,10 +82,10 @@ def _approvals(services: Services, now: datetime) -> int:
 
     def escalate(connection: Connection) -> int:
         due = approvals.due_for_escalation(connection, now, _BATCH)
-        for approval in due:
+        for approval, step in due:
             record = Record("approval.escalated", approval.client_id, approval.delegation_id)
-            record.changed(connection, now, approval=approval.id, to=approval.escalate_to)
-            notify.escalated(services, connection, approval, now)
+            record.changed(connection, now, approval=approval.id, to=step.to)
+            notify.escalated(services, connection, approval, step, now)
         return len(due)
 
     done = _repeated(services, expire) + _repeated(services, escalate)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from authserver import strict_json
 from authserver.db import Row
@@ -111,6 +111,13 @@ def with_datatypes(connection: Connection, root_id: str, delegation_id: str, mos
         .limit(most)
     )
     return [ActionRecord(*row) for row in connection.execute(query)]
+
+
+def of_task(connection: Connection, root_id: str, task_id: str) -> tuple[int, datetime | None]:
+    """How many tokens were issued for a task under one root, and when the first one was."""
+    query = select(func.count(), func.min(_TABLE.c.issued_at))
+    row = connection.execute(query.where(_TABLE.c.root_id == root_id, _TABLE.c.task_id == task_id)).one()
+    return int(row[0]), row[1]
 
 
 def row_of(action: ActionRecord) -> Row:

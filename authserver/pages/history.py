@@ -180,6 +180,7 @@ def _changes() -> dict[str, tuple[str, str]]:
         "approval.expired": (_("Nobody answered in time"), "bad"),
         "approval.escalated": (_("Others were asked as well"), ""),
         "approval_rule.taken_back": (_("You want to be asked again"), ""),
+        "task_completion": (_("A shop says that the job is done"), ""),
         "token_revocation.permitted": (_("The agent gave a permission back"), ""),
     }
 
@@ -192,6 +193,8 @@ def _rules() -> dict[str, str]:
         "delegation.not_yet_valid": _("its time had not begun"),
         "delegation.agent_disabled": _("the agent was blocked by an operator"),
         "task.ended": _("the task was over"),
+        "task.longest": _("the task had gone on for too long"),
+        "task.most_actions": _("the task had had all that it may"),
         "approval": _("it would have needed your approval"),
         "approval.refused": _("somebody refused it"),
         "approval.expired": _("nobody answered in time"),

@@ -7,9 +7,11 @@ from typing import Any
 from flask import Request, Response, request
 from sqlalchemy import Connection
 
-from authserver import manage_delegation, my_agents, my_approvals, revoke
+from authserver import manage_delegation, my_agents, my_approvals, my_jobs, revoke
 from authserver.approvals import rules
+from authserver.delegations.standing import user_party
 from authserver.endpoints.forms import Form
+from authserver.endpoints.token import checked_task_id
 from authserver.errors import Refusal
 from authserver.pages import answers, asked
 from authserver.pages.history import told
@@ -33,6 +35,7 @@ def routes(services: Services) -> list[tuple[str, str, Callable[..., Response]]]
         ("POST", f"{one}/pause", lambda delegation_id: pause(services, request, delegation_id)),
         ("POST", f"{one}/resume", lambda delegation_id: resume(services, request, delegation_id)),
         ("POST", f"{one}/revoke", lambda delegation_id: end(services, request, delegation_id)),
+        ("POST", f"{one}/stop-job", lambda delegation_id: stop_job(services, request, delegation_id)),
         ("POST", f"{one}/lower", lambda delegation_id: lower(services, request, delegation_id)),
     ]
 
@@ -83,6 +86,22 @@ def end(services: Services, request: Request, delegation_id: str) -> Response:
     return answers.redirect(f"/delegations/{delegation_id}?done=stopped")
 
 
+def stop_job(services: Services, request: Request, delegation_id: str) -> Response:
+    """End one job for good, whichever of the person's agents work on it; nothing else stops."""
+    signed_in, now = require(services, request), services.clock.now()
+    form = answers.read_page_form(services, request, signed_in)
+    job, user = checked_task_id(form.required("job")), signed_in.user
+
+    def read(connection: Connection) -> bool:
+        chain = my_agents.own_chain(services, connection, user, delegation_id)
+        return any(one.task_id == job for one in my_jobs.running(services, connection, chain, now))
+
+    if services.database.read(read):  # a second press finds it over
+        party = user_party(user.user_id)
+        revoke.revoke(services, Target("task", job, party), reason="stopped by the user", by=party, now=now)
+    return answers.redirect(f"/delegations/{delegation_id}?done=job-stopped")
+
+
 def lower(services: Services, request: Request, delegation_id: str) -> Response:
     """Allow less."""
     signed_in = require(services, request)
@@ -128,6 +147,7 @@ def _page(
             "held": family[0],
             "below": family[1:],
             "seen": my_agents.personal_data(connection, chain.leaf),
+            "jobs": my_jobs.running(services, connection, chain, now),
             "rules": my_approvals.shown_rules(connection, rules.rules_of(connection, chain.leaf.id)),
             "history": [told(one, services.vocabulary.catalogue) for one in happened[:_EVENTS]],
             "older": happened[_EVENTS - 1].event.id if len(happened) > _EVENTS else None,
@@ -191,6 +211,7 @@ def _done(word: str | None) -> str | None:
         "paused": _("Paused. It can do nothing until you let it go on."),
         "resumed": _("It can go on."),
         "stopped": _("Stopped for good. Nothing that it holds works any more."),
+        "job-stopped": _("The job is stopped. Nothing more is done for it."),
         "lowered": _("The new limits hold from now on."),
     }
     return said.get(word or "")

@@ -18,6 +18,7 @@ docs/resource-servers.md says more. Needs httpx, and neither Flask nor SQLAlchem
 
 from authserver.discovery import IssuerUnavailable
 from authserver.resource_server.action_token import ActionToken, Actor, Merchant, StatusReference
+from authserver.resource_server.credentials import AsWorkload, ClientSecret, Credentials, PrivateKey
 from authserver.resource_server.guarding import (
     Admission,
     AsyncResourceServer,
@@ -46,9 +47,12 @@ __all__ = [
     "ActionToken",
     "Actor",
     "Admission",
+    "AsWorkload",
     "AsyncResourceServer",
     "AsyncSettlement",
+    "ClientSecret",
     "Country",
+    "Credentials",
     "Introspection",
     "InvalidToken",
     "IssuerUnavailable",
@@ -58,6 +62,7 @@ __all__ = [
     "NonceRequired",
     "NotAllowed",
     "Presented",
+    "PrivateKey",
     "ProofRefused",
     "ProofRequired",
     "Redemption",

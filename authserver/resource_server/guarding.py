@@ -16,6 +16,7 @@ from authserver import strict_json
 from authserver.clock import Clock
 from authserver.discovery import IssuerUnavailable
 from authserver.resource_server.action_token import ActionToken, Merchant
+from authserver.resource_server.credentials import Credentials, credentials_of
 from authserver.resource_server.metadata import metadata_document, metadata_url
 from authserver.resource_server.presented import Presented
 from authserver.resource_server.rejections import InvalidToken, NotAllowed, TokenMissing, TokenRejected
@@ -92,6 +93,12 @@ class Rule:
         )
         return said.details(audience)
 
+    @property
+    def scope(self) -> str | None:
+        """See `Requirement.scope`."""
+        more = (*self._given(), self.datatypes or None)
+        return self.action if all(value is None for value in more) else None
+
     def requirement(self, arguments: Mapping[str, object]) -> Requirement:
         """What is about to happen with these arguments."""
         return self._with(*(_value(given, arguments) for given in self._given()))
@@ -134,8 +141,10 @@ def _parameters(function: Callable[..., object]) -> tuple[str, ...]:
 class _Guarded:
     """What both kinds of resource server share."""
 
-    def __init__(self, verifier: Verifier, base_url: str | None, name: str | None) -> None:
-        self.verifier, self.name = verifier, name
+    def __init__(
+        self, verifier: Verifier, base_url: str | None, name: str | None, scopes: Collection[str]
+    ) -> None:
+        self.verifier, self.name, self.scopes = verifier, name, tuple(scopes)
         parts = urlsplit(verifier.audience)
         self._base_url = (base_url or f"{parts.scheme}://{parts.netloc}").rstrip("/")
 
@@ -146,7 +155,8 @@ class _Guarded:
 
     def metadata(self) -> Answer:
         """The metadata document, which anyone may have."""
-        document = metadata_document(self.verifier.issuer.identifier, self.verifier.audience, self.name)
+        verifier = self.verifier
+        document = metadata_document(verifier.issuer.identifier, verifier.audience, self.name, self.scopes)
         return _answer(200, {"Cache-Control": "public, max-age=300"}, document)
 
     def answer_to(self, error: TokenRejected | IssuerUnavailable) -> Answer:
@@ -162,7 +172,7 @@ class _Guarded:
         try:
             return Presented.parse(incoming.authorization, incoming.proofs, method=incoming.method, url=url)
         except TokenMissing as missing:
-            missing.wanting(rule.told_to_strangers(self.verifier.audience))
+            missing.wanting(rule.told_to_strangers(self.verifier.audience), rule.scope)
             raise
 
     def _redeems(self, token: ActionToken, requirement: Requirement, redeem: Redeem, able: bool) -> bool:
@@ -186,24 +196,29 @@ class ResourceServer(_Guarded):
         self,
         issuer: str,
         identifier: str,
-        client_id: str | None = None,
+        client_id: str | Credentials | None = None,
         client_secret: str | None = None,
         *,
         verifier: Verifier | None = None,
         name: str | None = None,
         base_url: str | None = None,
+        scopes: Collection[str] = (),
         clock: Clock | None = None,
         http: httpx.Client | None = None,
     ) -> None:
-        """`client_id` and `client_secret` are what was printed; without them, no token can be redeemed.
+        """`client_id` and `client_secret` are what was printed; or `PrivateKey(…)` or `AsWorkload(…)` stands in place
+        of both. Without them, no token can be redeemed.
 
         `verifier` is one with stricter settings than the usual. `name` is what people call this resource server.
         `base_url` is the address of the application's `/` as agents know it, where that is not the identifier's host.
+        `scopes` are actions for the metadata: those that an agent needs to begin with (RFC 9728 `scopes_supported`).
         Raises `ValueError` where `issuer` is no https URL (http for loopback only).
         """
-        super().__init__(verifier or Verifier(issuer, identifier, clock=clock, http=http), base_url, name)
+        super().__init__(
+            verifier or Verifier(issuer, identifier, clock=clock, http=http), base_url, name, scopes
+        )
         known = _credentials(client_id, client_secret)
-        self.settlement = Settlement(issuer, *known, http=http) if known else None
+        self.settlement = Settlement(issuer, known, http=http) if known else None
 
     def admit(self, incoming: Incoming, rule: Rule, arguments: Mapping[str, object]) -> Admission:
         """Let a request through to its handler, and use its token up where it is for one use.
@@ -231,19 +246,20 @@ class AsyncResourceServer(_Guarded):
         self,
         issuer: str,
         identifier: str,
-        client_id: str | None = None,
+        client_id: str | Credentials | None = None,
         client_secret: str | None = None,
         *,
         verifier: Verifier | None = None,
         name: str | None = None,
         base_url: str | None = None,
+        scopes: Collection[str] = (),
         clock: Clock | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
         """See `ResourceServer`; `http` is for redemptions."""
-        super().__init__(verifier or Verifier(issuer, identifier, clock=clock), base_url, name)
+        super().__init__(verifier or Verifier(issuer, identifier, clock=clock), base_url, name, scopes)
         known = _credentials(client_id, client_secret)
-        self.settlement = AsyncSettlement(issuer, *known, http=http) if known else None
+        self.settlement = AsyncSettlement(issuer, known, http=http) if known else None
 
     async def admit(self, incoming: Incoming, rule: Rule, arguments: Mapping[str, object]) -> Admission:
         """See `ResourceServer.admit`."""
@@ -268,14 +284,15 @@ def path_of(decoded: str) -> str:
     return quote(decoded, safe=_PATH_CHARACTERS)
 
 
-def _credentials(client_id: str | None, client_secret: str | None) -> tuple[str, str] | None:
-    return None if client_id is None or client_secret is None else (client_id, client_secret)
+def _credentials(client_id: str | Credentials | None, client_secret: str | None) -> Credentials | None:
+    return None if client_id is None else credentials_of(client_id, client_secret)
 
 
 def _not_redeemed(refused: SettlementRefused, token: ActionToken, requirement: Requirement) -> TokenRejected:
     rejected: TokenRejected
     if refused.violations:
-        rejected = NotAllowed(refused.violations).wanting(requirement.details(token.audience))
+        rejected = NotAllowed(refused.violations)
+        rejected.wanting(requirement.details(token.audience), requirement.scope)
     else:
         rejected = InvalidToken(f"settlement.{refused.error}", refused.detail)
     return rejected.presented_by(token.scheme)

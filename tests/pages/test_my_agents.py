@@ -12,8 +12,9 @@ from sqlalchemy import select
 from authserver.delegations.standing import agent_party
 from authserver.revoke import Target, revoke
 from authserver.schema import BudgetWindow, table_of
+from tests.approving import person as make_user
 from tests.attacks.making import change, handed_on
-from tests.handing_over import hand_on, parent
+from tests.handing_over import hand_on, parent, token, use
 from tests.pages.browser import Visit, signed_in
 from tests.pages.scene import a_life
 from tests.settling import budget_of, eur, redeem, redeemed, the_ledger_is_right, token_of
@@ -342,3 +343,50 @@ def test_what_was_handed_on_for_a_task_that_ended_is_shown_as_ended(sqlite_world
         assert f"/delegations/{child.grant_id}/pause" not in page
         assert f"/delegations/{stays.grant_id}/pause" in page
         assert visit.post(f"/delegations/{child.grant_id}/pause").status_code == 409
+
+
+def test_a_person_stops_a_job_by_its_name_and_only_that_job(world: World) -> None:
+    """Two agents and a hand-over; the job is named on the page, with everybody who works on it."""
+    above = parent(world)
+    child = hand_on(world, above, task_id="job-7")
+    mine = token(world, above.grant, "basket-helper", task_id="job-7")
+    theirs = token(world, child.grant, "price-scout")
+    other = token(world, above.grant, "basket-helper", task_id="job-8")
+    path = f"/delegations/{above.grant_id}"
+    with signed_in(world) as visit:
+        page = visit.get(path).text
+        assert "Jobs it is at" in page
+        assert "<code>job-7</code>" in page
+        assert "<code>job-8</code>" in page
+        assert "<code>job-7</code>" in visit.get(f"/delegations/{child.grant_id}").text
+        for _ in range(2):
+            answer = visit.post(f"{path}/stop-job", job="job-7")
+            assert (answer.status_code, answer.headers["location"]) == (303, f"{path}?done=job-stopped")
+        page = visit.get(answer.headers["location"]).text
+        assert "The job is stopped." in page
+        assert "<code>job-7</code>" not in page
+        assert "<code>job-8</code>" in page
+    assert [world.introspect(one)["active"] for one in (mine, theirs, other)] == [False, False, True]
+    assert use(world, above.grant, "basket-helper", task_id="job-7").status_code == 400
+    assert use(world, child.grant, "price-scout").status_code == 400
+    assert use(world, above.grant, "basket-helper", task_id="job-8").status_code == 200
+    assert [e["event"] for e in world.events()].count("revocation") == 1
+    the_ledger_is_right(world)
+
+
+def test_nobody_stops_a_job_of_another_person_or_one_that_is_none(sqlite_world: World) -> None:
+    world = sqlite_world
+    mine = world.granted()
+    out = token(world, mine.grant, "basket-helper", task_id="job-7")
+    make_user(world, "bo")
+    bos = world.granted(user="bo")
+    before = len(world.events())
+    with signed_in(world) as visit:
+        assert visit.post(f"/delegations/{bos.grant_id}/stop-job", job="job-7").status_code == 404
+        assert visit.post(f"/delegations/{mine.grant_id}/stop-job", job="no such job").status_code == 400
+        assert visit.post(f"/delegations/{mine.grant_id}/stop-job").status_code == 400
+        assert visit.post(f"/delegations/{mine.grant_id}/stop-job", job="job-9").status_code == 303
+        forged = visit.post(f"/delegations/{mine.grant_id}/stop-job", job="job-7", csrf="x")
+        assert forged.status_code == 403
+    assert world.introspect(out)["active"]
+    assert "revocation" not in [e["event"] for e in world.events()[before:]]
