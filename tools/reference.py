@@ -20,6 +20,7 @@ Pages = dict[str, str]  # by path below docs/
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 _KEY = re.compile(r"(?:# )?(\w+) = (.+)")
+_BLOCK = re.compile(r"# \[\[(\w+)\.(\w+)\]\]")
 _SECTION = re.compile(r"\[+(\w+)\]+")
 
 
@@ -37,15 +38,23 @@ class Setting:
 def settings() -> list[Setting]:
     """Every key of config/authserver.toml with the comment above it."""
     found, comment, section = list[Setting](), list[str](), ""
+    blocks = 0  # of one array, which tell of it by example
     for line in (SHIPPED / "authserver.toml").read_text(encoding="utf-8").splitlines():
         if heading := _SECTION.fullmatch(line):
-            section, comment = heading[1], []
+            section, comment, blocks = heading[1], [], 0
+        elif block := _BLOCK.fullmatch(line):
+            blocks += 1
+            if blocks == 1:
+                found.append(Setting(block[1], block[2], "…", True, " ".join(comment)))
+            comment = []
+        elif blocks:
+            blocks = blocks if line else 0
         elif (said := _KEY.fullmatch(line)) and section and said[1] in _keys_of(section):
             if comment or not found:
                 text = " ".join(comment)
             found.append(Setting(section, said[1], said[2], line.startswith("#"), text))
             comment = []
-        elif line.startswith("# ") and section:
+        elif line.startswith("#") and section:
             comment.append(line[2:])
         else:
             comment = []
@@ -63,6 +72,9 @@ def _keys_of(section: str) -> Mapping[str, Any]:
 
 def _takes(schema: Mapping[str, Any]) -> str:
     """What a key takes, from its JSON schema."""
+    if below := schema.get("items", {}).get("$ref"):
+        keys = Settings.model_json_schema()["$defs"][below.rpartition("/")[2]]["properties"]
+        return "blocks with " + ", ".join(f"`{key}`" for key in keys)
     choices = [one for one in schema.get("anyOf", [schema]) if one.get("type") != "null"]
     (one,) = choices
     if "enum" in one:

@@ -32,6 +32,11 @@ keys rotate
 keys revoke
 keys reencrypt
 audit export
+audit heads
+audit keys
+audit restore
+audit seal
+audit verify
 policy check
 policy test
 policy list

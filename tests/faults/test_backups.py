@@ -71,8 +71,9 @@ def test_a_copy_made_under_load_is_a_whole_server_again(world: World, tmp_path: 
         let_some_pass(shopping)
         shopping.end()
     elsewhere = said | {"AUTHSERVER_DATABASE__URL": restored(world, heading, said, tmp_path)}
-    check = blocks(PAGE, "sh", "After a restore")[0].splitlines()[2]
+    _, check, verify = blocks(PAGE, "sh", "After a restore")[0].splitlines()
     assert runs(check, elsewhere) == "the ledger is right: every total is the sum of its transfers\n"
+    runs(verify, elsewhere)
     with server(configured, environment=elsewhere) as again, httpx.Client(base_url=again.url) as client:
         # What was issued before is good for its one use, and the budget goes on from there.
         assert settle(world, "redeem", {"token": token}, client=client).status_code == 201
