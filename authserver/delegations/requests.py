@@ -6,15 +6,16 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Connection, Row, delete, func, select, update
 
 from authserver.delegations.stored_details import StoredDetails
 from authserver.ids import new_id
 from authserver.policy.delegation_details import DelegationDetails
+from authserver.schema import Agent as AgentRow
 from authserver.schema import AuthorizationRequest as RequestRow
 from authserver.schema import table_of
 
-_TABLE = table_of(RequestRow)
+_TABLE, _AGENTS = table_of(RequestRow), table_of(AgentRow)
 # How long an answered request is remembered: a code that comes again is known for one that was used (RFC 6749 §4.1.2).
 _REMEMBERED = timedelta(days=1)
 # And one that nobody answered: its device is told for a while that it came too late.
@@ -102,6 +103,19 @@ def create(connection: Connection, new: NewRequest, stored: StoredDetails, now: 
     }
     connection.execute(_TABLE.insert(), row)
     return str(row["id"])
+
+
+def waiting_of(connection: Connection, client_id: str, most: int, now: datetime) -> tuple[int, datetime | None]:
+    """How many requests of that agent wait, counted up to `most`, and when the first of those is over.
+
+    The agent's row is locked until the transaction ends, so that of many that come at once each is counted.
+    """
+    connection.execute(select(_AGENTS.c.client_id).where(_AGENTS.c.client_id == client_id).with_for_update())
+    waiting = (_TABLE.c.client_id == client_id, _TABLE.c.state == "waiting", _TABLE.c.expires_at > now)
+    first = select(_TABLE.c.expires_at).where(*waiting).order_by(_TABLE.c.expires_at).limit(most).subquery()
+    counted = select(func.count().label("number"), func.min(first.c.expires_at).label("over")).select_from(first)
+    row = connection.execute(counted).one()
+    return row.number, row.over
 
 
 def find(connection: Connection, id: str, stored: StoredDetails) -> AuthorizationRequest | None:
