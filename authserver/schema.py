@@ -539,7 +539,9 @@ class AuthorizationRequest(Base):
     grant_id: Mapped[str | None]  # of the delegation that is to be changed
     user_id: Mapped[str | None]  # who opened it; nobody else answers
     delegation_id: Mapped[str | None]  # what it gave
-    authenticated_at: Mapped[datetime | None]  # when the person who allowed it had signed in (RFC 9470), and how
+    authenticated_at: Mapped[
+        datetime | None
+    ]  # when the person who allowed it had signed in (RFC 9470), and how
     acr: Mapped[str | None]
     interval: Mapped[int] = mapped_column(Integer)  # seconds between polls
     polled_at: Mapped[datetime | None]

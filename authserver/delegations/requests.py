@@ -105,7 +105,9 @@ def create(connection: Connection, new: NewRequest, stored: StoredDetails, now: 
     return str(row["id"])
 
 
-def waiting_of(connection: Connection, client_id: str, most: int, now: datetime) -> tuple[int, datetime | None]:
+def waiting_of(
+    connection: Connection, client_id: str, most: int, now: datetime
+) -> tuple[int, datetime | None]:
     """How many requests of that agent wait, counted up to `most`, and when the first of those is over.
 
     The agent's row is locked until the transaction ends, so that of many that come at once each is counted.
@@ -113,7 +115,9 @@ def waiting_of(connection: Connection, client_id: str, most: int, now: datetime)
     connection.execute(select(_AGENTS.c.client_id).where(_AGENTS.c.client_id == client_id).with_for_update())
     waiting = (_TABLE.c.client_id == client_id, _TABLE.c.state == "waiting", _TABLE.c.expires_at > now)
     first = select(_TABLE.c.expires_at).where(*waiting).order_by(_TABLE.c.expires_at).limit(most).subquery()
-    counted = select(func.count().label("number"), func.min(first.c.expires_at).label("over")).select_from(first)
+    counted = select(func.count().label("number"), func.min(first.c.expires_at).label("over")).select_from(
+        first
+    )
     row = connection.execute(counted).one()
     return row.number, row.over
 

@@ -97,6 +97,12 @@ def local_path(unverified: str | None) -> str:
 def read_page_form(services: Services, request: Request, signed_in: SignedIn | None) -> Form:
     """The form that one of our pages sent. Raises `Refusal`, 403 where it was not one of ours (threats A84)."""
     form = read_form(request, _MOST_FIELDS)
+    require_ours(services, request, form, signed_in)
+    return form
+
+
+def require_ours(services: Services, request: Request, form: Form, signed_in: SignedIn | None) -> None:
+    """The form is one of our pages', which this person looked at. Raises `Refusal` (403)."""
     origin = request.headers.get("Origin")
     if origin is not None and origin != _origin(services):
         raise _forged("page.origin")
@@ -104,7 +110,6 @@ def read_page_form(services: Services, request: Request, signed_in: SignedIn | N
     expected = signed_in.csrf if signed_in else secret and cookies.csrf_of(secret)
     if not expected or not hmac.compare_digest(expected.encode(), (form.one("csrf") or "").encode()):
         raise _forged("page.csrf")
-    return form
 
 
 def error_page(status: int, title: str, message: str, signed_in: SignedIn | None = None) -> Response:

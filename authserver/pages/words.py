@@ -1,8 +1,6 @@
 """What was agreed, in plain words, in the language of the request. Nothing is read here but what is passed in."""
 
-import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from babel.dates import format_date, format_datetime
@@ -10,6 +8,7 @@ from babel.lists import format_list
 from babel.numbers import format_currency
 
 from authserver.delegations.standing import Ending
+from authserver.names import shown_name as shown_name  # for templates
 from authserver.policy.catalogue import Catalogue
 from authserver.policy.delegation_details import DelegationDetails, Limits, Merchants, PeriodRule
 from authserver.policy.periods import Period
@@ -208,47 +207,6 @@ def datatypes_in_words(datatypes: Sequence[str]) -> str:
 
 def _lower(text: str) -> str:
     return text[:1].lower() + text[1:] if not text[:2].isupper() else text
-
-
-@dataclass(frozen=True, slots=True)
-class ShownName:
-    """A name that somebody else chose, fit to be shown; `warning` says what about it may deceive (threats A83)."""
-
-    text: str
-    warning: str | None
-
-    def __str__(self) -> str:
-        return self.text
-
-
-# Scripts of which many letters look like those of another. East Asian names mix theirs as a matter of course.
-_LOOK_ALIKE = {
-    "LATIN",
-    "CYRILLIC",
-    "GREEK",
-    "ARMENIAN",
-    "CHEROKEE",
-    "COPTIC",
-    "LISU",
-    "FULLWIDTH",
-    "MATHEMATICAL",
-}
-
-
-def shown_name(text: str) -> ShownName:
-    """A name without what hides or reorders letters, and with a word of warning where they may pass for others."""
-    visible = "".join(
-        letter if letter.isprintable() else " " if letter.isspace() else ""
-        for letter in unicodedata.normalize("NFC", text)
-    ).strip()
-    scripts = {unicodedata.name(letter, "").split(" ")[0] for letter in visible if letter.isalpha()}
-    foreign = sorted(scripts & _LOOK_ALIKE - {"LATIN"})
-    warning = None
-    if foreign:
-        warning = _("has letters that look like others (%(scripts)s)", scripts=", ".join(foreign).title())
-    elif visible != text:
-        warning = _("had hidden characters in it")
-    return ShownName(visible or "?", warning)
 
 
 def _datatypes() -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.asking import CALLBACK, allow, ask_by_device, as_agent, push, pushed, register_redirect_uris
+from tests.asking import CALLBACK, allow, as_agent, ask_by_device, push, pushed, register_redirect_uris
 from tests.pages.browser import signed_in
 from tests.settling import at_once
 from tests.world import PRICE_SCOUT, World, running_world
