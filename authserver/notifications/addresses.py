@@ -57,7 +57,8 @@ def add(
 ) -> str:
     """Record an address of somebody who reads `language`. Returns its id.
 
-    One that is not `confirmed` is not used before its code has come back. The same address again takes the place of the first. Raises `TooMany`.
+    One that is not `confirmed` is not used before its code has come back. The same address again takes the
+    place of the first. Raises `TooMany`.
     """
     text = strict_json.write(data)
     digest = hashlib.sha256(text.encode()).digest()

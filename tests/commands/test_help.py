@@ -19,6 +19,7 @@ agents disable
 resource-servers create
 resource-servers list
 users create
+users link
 users list
 delegations create
 delegations list
