@@ -15,7 +15,7 @@ from authserver.delegations import requests
 from authserver.delegations.records import DelegationRecord
 from authserver.delegations.requests import Answer, AuthorizationRequest, ToBrowser
 from authserver.errors import Refusal
-from authserver.policy.choosing import Choice, chosen
+from authserver.policy.choosing import Choice, Preset, chosen
 from authserver.policy.delegation_details import DelegationDetails
 from authserver.policy.merging import merged
 from authserver.services import Services
@@ -115,9 +115,15 @@ def state_of(services: Services, request_id: str, user_id: str) -> Authorization
 
 
 def allow(
-    services: Services, request_id: str, user_id: str, choice: Choice, record: Record, now: datetime
+    services: Services,
+    request_id: str,
+    user_id: str,
+    choice: Choice,
+    preset: Preset,
+    record: Record,
+    now: datetime,
 ) -> Answered:
-    """Grant what was chosen of it. A second press gets the answer of the first.
+    """Grant what was chosen of it, to be asked as `preset` says. A second press gets the answer of the first.
 
     Raises `choosing.NotChosen` where the person must choose again, and `Refusal`.
     """
@@ -132,13 +138,15 @@ def allow(
         _waiting(request, now)
         # In this order: a change waits for all exchanges, and holds off revocations as well.
         (hold_off_revocations if request.change.grant_id is None else wait_for_exchanges)(connection)
-        link = _granted(services, connection, _seen(services, connection, request, now), choice, user_id, now)
+        seen = _seen(services, connection, request, now)
+        details = chosen(seen.details, choice, preset, services.vocabulary, now)
+        link = _granted(services, connection, seen, details, user_id, now)
         by_redirect = isinstance(request.way, ToBrowser)
         expires_at = now + lifetime if by_redirect else request.expires_at
         said = Answer("allowed", link.id, code if by_redirect else None, expires_at)
         _answer(connection, request, user_id, said, now)
         record.delegation_id, record.rule = link.id, "permit"
-        record.data |= {"user": user_id, "preset": choice.preset, "granted": link.details.to_json()}
+        record.data |= {"user": user_id, "preset": preset, "granted": link.details.to_json()}
         record.permitted(connection, now)
         return request
 
@@ -170,9 +178,13 @@ def failed(services: Services, request: AuthorizationRequest, error: str, descri
 
 
 def _granted(
-    services: Services, connection: Connection, seen: Opened, choice: Choice, user_id: str, now: datetime
+    services: Services,
+    connection: Connection,
+    seen: Opened,
+    details: DelegationDetails,
+    user_id: str,
+    now: datetime,
 ) -> DelegationRecord:
-    details = chosen(seen.details, choice, services.vocabulary, now)
     if seen.standing is not None:
         return consent.change(services, connection, seen.standing, details, f"user:{user_id}", now)
     new = consent.root(

@@ -1,7 +1,7 @@
 """Where a person answers an agent: `/oauth/authorize`, `/device`, and the consent page that both lead to."""
 
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from urllib.parse import quote, urlsplit
 
 from flask import Request, Response, request
@@ -10,18 +10,18 @@ from sqlalchemy import Connection
 from authserver import answer
 from authserver.accounts import tries
 from authserver.accounts.tries import Bound
-from authserver.actors import resource_servers
 from authserver.answer import Opened
 from authserver.ask import typed_code
 from authserver.audit.events import Record
 from authserver.delegations.requests import AuthorizationRequest, ToBrowser, ToDevice
 from authserver.endpoints.forms import Form
 from authserver.errors import Refusal
-from authserver.pages import answers
+from authserver.pages import answers, choices
+from authserver.pages.choices import Typed
 from authserver.pages.consent_view import consent
+from authserver.pages.named import names_for
 from authserver.pages.signed_in import NotSignedIn, SignedIn, look, require_recent, visitor
-from authserver.policy.choosing import PRESETS, Choice, NotChosen
-from authserver.policy.delegation_details import DelegationDetails
+from authserver.policy.choosing import PRESETS, NotChosen, Preset, chosen
 from authserver.services import Services
 from authserver.texts import _
 
@@ -91,15 +91,21 @@ def show(services: Services, request: Request, request_id: str) -> Response:
 
 
 def decide(services: Services, request: Request, request_id: str) -> Response:
-    """Yes to what was chosen, or no."""
+    """Yes to what was chosen, or no; or to see first what the choice comes to."""
     signed_in, now = require_recent(services, request), services.clock.now()
     form, user_id = answers.read_page_form(services, request, signed_in), signed_in.user.user_id
     record = Record("consent", data={"user": user_id, "request": request_id[:64]})
+    decision = form.one("decision")
+    if decision == "look":
+        return _choose_again(services, signed_in, request_id, form)
     try:
-        if form.one("decision") == "deny":
+        if decision not in ("allow", "deny"):
+            raise Refusal("invalid_request", "the form is not one of this page", rule="consent.form")
+        if decision == "deny":
             answered = answer.deny(services, request_id, user_id, record, now)
         else:
-            answered = answer.allow(services, request_id, user_id, _choice(form), record, now)
+            choice, preset = choices.read(form), _preset(form)
+            answered = answer.allow(services, request_id, user_id, choice, preset, record, now)
     except NotChosen as wrong:
         _recorded(services, record, Refusal("invalid_request", str(wrong), rule=f"consent.{wrong.why}"))
         return _choose_again(services, signed_in, request_id, form, wrong)
@@ -123,40 +129,11 @@ def _one(request: Request, name: str) -> str:
     return values[0]
 
 
-def _choice(form: Form) -> Choice:
-    said = form.parameters
-    preset = form.one("preset") or "balanced"
-    if preset not in PRESETS or form.one("decision") != "allow":
+def _preset(form: Form) -> Preset:
+    said = form.one("preset") or "balanced"
+    if (preset := next((one for one in PRESETS if one == said), None)) is None:
         raise Refusal("invalid_request", "the form is not one of this page", rule="consent.form")
-    periods = [name for name in said if name.startswith("per_period.")]
-    return Choice(
-        actions=said.get("actions", ()),
-        locations=said.get("locations"),
-        categories=said.get("categories"),
-        countries=said.get("countries"),
-        datatypes=said.get("datatypes"),
-        per_action=_typed(form, "per_action"),
-        total=_typed(form, "total"),
-        count=_typed(form, "count"),
-        per_period=tuple(_typed(form, f"per_period.{place}") or "" for place in range(len(periods))),
-        expires=_day(form),
-        preset=preset,
-    )
-
-
-def _typed(form: Form, name: str) -> str | None:
-    value = form.one(name)
-    return None if value is None else value.strip().replace(",", ".")  # as many languages write it
-
-
-def _day(form: Form) -> date | None:
-    text = form.one("expires")
-    if text is None:
-        return None
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise NotChosen("expires", "no_date") from error
+    return preset
 
 
 def _count(services: Services, request: Request, signed_in: SignedIn, now: datetime) -> None:
@@ -215,8 +192,14 @@ def _consent_page(
     form: Form | None = None,
     wrong: NotChosen | None = None,
 ) -> Response:
-    way, now = seen.request.way, services.clock.now()
-    view = consent(seen, _names(services, seen.details), services.vocabulary, now, form, wrong)
+    way, now, names = seen.request.way, services.clock.now(), names_for(services, seen.details)
+    chosen_so_far = seen.details
+    if form is not None and wrong is None:
+        try:
+            chosen_so_far = chosen(seen.details, choices.read(form), _preset(form), services.vocabulary, now)
+        except NotChosen as cannot_stand:
+            wrong = cannot_stand
+    view = consent(seen, chosen_so_far, names, services.vocabulary, now, Typed(form, wrong))
     return answers.page(
         "consent",
         signed_in,
@@ -228,16 +211,7 @@ def _consent_page(
         back_to=urlsplit(way.redirect_uri).netloc if isinstance(way, ToBrowser) else None,
         device=way if isinstance(way, ToDevice) else None,
         user_code=_its_code(services, seen.request, user_code),
-        vocabulary=services.vocabulary,
     )
-
-
-def _names(services: Services, details: DelegationDetails) -> dict[str, str]:
-    def read(connection: Connection) -> dict[str, str]:
-        found = (resource_servers.find_by_identifier(connection, name) for name in details.locations or ())
-        return {server.identifier: server.name for server in found if server is not None}
-
-    return services.database.read(read)
 
 
 def _its_code(services: Services, asked: AuthorizationRequest, unverified: str | None) -> str | None:
@@ -252,13 +226,13 @@ def _its_code(services: Services, asked: AuthorizationRequest, unverified: str |
 
 
 def _choose_again(
-    services: Services, signed_in: SignedIn, request_id: str, form: Form, wrong: NotChosen
+    services: Services, signed_in: SignedIn, request_id: str, form: Form, wrong: NotChosen | None = None
 ) -> Response:
     try:
         seen = answer.opened(services, request_id, signed_in.user.user_id, services.clock.now())
+        return _consent_page(services, signed_in, seen, form.one("user_code"), form, wrong)
     except Refusal as refusal:
         return _not_waiting(services, request_id, signed_in, refusal)
-    return _consent_page(services, signed_in, seen, form.one("user_code"), form, wrong)
 
 
 def _device_page(signed_in: SignedIn, typed: str, refusal: Refusal | None = None) -> Response:

@@ -1,6 +1,6 @@
 """What was agreed, in plain words, in the language of the request. Nothing is read here but what is passed in."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from babel.dates import format_date, format_datetime
@@ -165,6 +165,61 @@ def in_plain_words(
         amount = amount_in_words(details.approval.above)
         sentences.append(_("It asks you above %(amount)s", amount=amount))
     return " ".join(f"{sentence}." for sentence in sentences)
+
+
+def headline(details: DelegationDetails, agent: str, catalogue: Catalogue) -> str:
+    """The one sentence to be understood first: how much an agent may spend where until when; else what it may do."""
+    until = _("until %(day)s", day=day(details.expires))
+    if details.limits is not None and "debit" in _budgets(details, catalogue):
+        spend = _(
+            "%(agent)s may spend up to %(each)s at a time and %(total)s in all",
+            agent=agent,
+            each=amount_in_words(details.limits.per_action),
+            total=amount_in_words(details.limits.total),
+        )
+        return " ".join([spend, *_merchants_in_words(details.merchants), until]) + "."
+    may = _("%(agent)s may %(actions)s", agent=agent, actions=_actions_in_words(details, catalogue))
+    harmless = not _budgets(details, catalogue) & {"debit", "check"}
+    return f"{may} {until}." + (" " + _("It cannot spend your money.") if harmless else "")
+
+
+def facts(details: DelegationDetails, shop: Callable[[str], str], catalogue: Catalogue) -> Iterable[str]:
+    """The rest, a line each. `shop` says what a merchant's id is called."""
+    if details.limits is not None and "debit" in _budgets(details, catalogue):
+        yield _("It may %(actions)s.", actions=_actions_in_words(details, catalogue))
+        for rule in details.limits.per_period:
+            yield _("At most %(rule)s.", rule=rule_in_words(rule))
+        if details.limits.count is not None:
+            count = details.limits.count
+            yield ngettext("At most one payment.", "At most %(number)s payments.", count)
+    if details.datatypes:
+        yield _("It may see %(datatypes)s.", datatypes=datatypes_in_words(details.datatypes))
+    yield from bounds(details, shop)
+
+
+def bounds(details: DelegationDetails, shop: Callable[[str], str]) -> Iterable[str]:
+    """What the sentences leave out: single shops, what is excluded, and whether it may hand on."""
+    merchants = details.merchants
+    if merchants and merchants.ids:
+        yield _("Only these shops: %(shops)s.", shops=and_list(map(shop, merchants.ids)))
+    if merchants and (excluded := merchants.excluded):
+        never = [
+            *(_category(entry.text) for entry in excluded.categories),
+            *map(country_name, excluded.countries),
+            *map(shop, excluded.ids),
+        ]
+        if never:
+            yield _("Never: %(shops)s.", shops=and_list(never))
+    if details.redelegation_depth:
+        yield _("It may hand on a part of this to other agents, within the same limits.")
+
+
+def _budgets(details: DelegationDetails, catalogue: Catalogue) -> set[str]:
+    return {entry.budget for name in details.actions if (entry := catalogue.get(name))}
+
+
+def _actions_in_words(details: DelegationDetails, catalogue: Catalogue) -> str:
+    return and_list(_lower(action_name(one, catalogue)) for one in details.actions)
 
 
 def _limits_in_words(limits: Limits) -> str:

@@ -1,6 +1,7 @@
 """Attacks on how an agent gets its grant: redirects, codes, request references, devices, the consent form."""
 
 import json
+import re
 import socket
 import threading
 from typing import Any
@@ -614,6 +615,73 @@ def test_A119_without_the_actions_that_spend_nothing_can_be_spent(
     ]
     assert "limits" not in granted
     assert "merchants" not in granted
+
+
+GROUPS: dict[str, Any] = {
+    "merchants": {
+        "categories": ["5411", "5811-5814"],
+        "countries": ["NL", "EU"],
+        "except": {"countries": ["PT"]},
+    },
+    "datatypes": ["contact", "email"],
+    "redelegation": {"depth": 1},
+}
+
+
+def test_A119_what_is_left_out_of_a_group_is_out(shared_world: World, shared_visit: Visit) -> None:
+    path, page = consent_page(shared_visit, pushed(shared_world, details=shared_world.delegation(**GROUPS)))
+    less = {
+        "countries": ["EU"],  # without the Netherlands, which the group would let in again
+        "without_countries": ["FR"],
+        "without_categories": ["5813"],
+        "datatypes": ["contact"],  # likewise without the e-mail address
+        "hand_on": [],
+    }
+    looked = send(shared_visit, path, form_of(page) | less | {"decision": ["look"]})
+    assert looked.status_code == 200
+    assert "Never: bars and pubs, Portugal, France and the Netherlands." in looked.text
+    kept = form_of(looked)
+    assert (kept["without_countries"], kept.get("hand_on")) == (["FR"], None)
+    led = send(shared_visit, path, kept | {"preset": ["trust"]})
+    [granted] = claim(shared_world, code_from(led)).json()["authorization_details"]
+    assert granted["merchants"] == {
+        "categories": ["5411", "5811-5814"],
+        "countries": ["EU"],
+        "except": {"categories": ["5813"], "countries": ["PT", "FR", "NL"], "ids": []},
+    }
+    assert granted["datatypes"] == ["phone"]
+    assert "redelegation" not in granted
+
+
+def test_A119_a_group_of_which_nothing_is_left_is_none(shared_world: World, shared_visit: Visit) -> None:
+    merchants = {"categories": ["5813-5814"], "countries": ["NL", "EU"], "ids": ["m_123", "m_124"]}
+    asked = shared_world.delegation(merchants=merchants)
+    path, page = consent_page(shared_visit, pushed(shared_world, details=asked))
+    every = re.findall(r'name="without_countries" value="(..)"', page.text)
+    assert len(every) == 27
+    for less in (
+        {"countries": ["EU"], "without_countries": every},
+        {"without_categories": ["5813", "5814"]},
+        {"ids": []},
+    ):
+        assert "Leave at least one of these" in send(shared_visit, path, form_of(page) | less).text
+    led = send(shared_visit, path, form_of(page) | {"ids": ["m_123"]})
+    [granted] = claim(shared_world, code_from(led)).json()["authorization_details"]
+    assert granted["merchants"]["ids"] == ["m_123"]
+
+
+def test_to_look_at_what_a_choice_comes_to_answers_nothing(
+    shared_world: World, shared_visit: Visit, asked: tuple[str, Form]
+) -> None:
+    path, form = asked
+    before = newest(shared_world)
+    less = form | {"decision": ["look"], "per_action": ["12"], "countries": ["BE"]}
+    looked = send(shared_visit, path, less)
+    assert "up to €12 at a time and €300 in all" in looked.text
+    assert "in Belgium until" in looked.text
+    assert "It asks above €6." in looked.text
+    assert send(shared_visit, path, less | {"total": ["999"]}).status_code == 400
+    assert granted_nothing(shared_world, before)
 
 
 @pytest.mark.parametrize("preset", ["strict", "balanced", "trust"])
