@@ -7,6 +7,7 @@ from urllib.parse import urlencode, urlsplit
 from sqlalchemy import Connection
 
 from authserver import ask, consent
+from authserver.accounts.sessions import Authentication
 from authserver.actors import agents
 from authserver.actors.agents import Agent
 from authserver.audit.events import Record
@@ -32,6 +33,15 @@ class Opened:
     agent: Agent
     details: DelegationDetails
     standing: DelegationRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class Yes:
+    """What a person keeps of what was asked, when they want to be asked, and how they had signed in."""
+
+    choice: Choice
+    preset: Preset
+    how: Authentication
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +128,11 @@ def allow(
     services: Services,
     request_id: str,
     user_id: str,
-    choice: Choice,
-    preset: Preset,
+    said: Yes,
     record: Record,
     now: datetime,
 ) -> Answered:
-    """Grant what was chosen of it, to be asked as `preset` says. A second press gets the answer of the first.
+    """Grant what was chosen of it. A second press gets the answer of the first.
 
     Raises `choosing.NotChosen` where the person must choose again, and `Refusal`.
     """
@@ -139,14 +148,16 @@ def allow(
         # In this order: a change waits for all exchanges, and holds off revocations as well.
         (hold_off_revocations if request.change.grant_id is None else wait_for_exchanges)(connection)
         seen = _seen(services, connection, request, now)
-        details = chosen(seen.details, choice, preset, services.vocabulary, now)
+        details = chosen(seen.details, said.choice, said.preset, services.vocabulary, now)
         link = _granted(services, connection, seen, details, user_id, now)
         by_redirect = isinstance(request.way, ToBrowser)
         expires_at = now + lifetime if by_redirect else request.expires_at
-        said = Answer("allowed", link.id, code if by_redirect else None, expires_at)
-        _answer(connection, request, user_id, said, now)
+        given = code if by_redirect else None
+        answered = Answer("allowed", link.id, given, expires_at, said.how.at, said.how.acr)
+        _answer(connection, request, user_id, answered, now)
         record.delegation_id, record.rule = link.id, "permit"
-        record.data |= {"user": user_id, "preset": preset, "granted": link.details.to_json()}
+        record.data |= {"user": user_id, "preset": said.preset, "granted": link.details.to_json()}
+        record.data |= said.how.to_json()
         record.permitted(connection, now)
         return request
 

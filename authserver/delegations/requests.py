@@ -79,6 +79,8 @@ class AuthorizationRequest:
     change: Change
     user_id: str | None
     delegation_id: str | None
+    authenticated_at: datetime | None
+    acr: str | None
     interval: int
     polled_at: datetime | None
     created_at: datetime
@@ -159,12 +161,15 @@ def open_for(connection: Connection, id: str, user_id: str, now: datetime) -> bo
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the person said; `code` and `delegation_id` are there where it was yes."""
+    """What the person said; where it was yes, with `code`, `delegation_id`, and when and
+    how (`acr`) they had signed in."""
 
     state: Literal["allowed", "denied"]
     delegation_id: str | None
     code: str | None = field(repr=False)
     expires_at: datetime
+    authenticated_at: datetime | None = None
+    acr: str | None = None
 
 
 def answer(connection: Connection, id: str, user_id: str, said: Answer, now: datetime) -> bool:
@@ -178,6 +183,8 @@ def answer(connection: Connection, id: str, user_id: str, said: Answer, now: dat
         state=said.state,
         delegation_id=said.delegation_id,
         code_hash=None if said.code is None else _hash_of(said.code),
+        authenticated_at=said.authenticated_at,
+        acr=said.acr,
         expires_at=said.expires_at,
     )
 
@@ -239,6 +246,8 @@ def _one(row: Row[tuple[object, ...]] | None, stored: StoredDetails) -> Authoriz
         change=Change(row.action, row.grant_id),
         user_id=row.user_id,
         delegation_id=row.delegation_id,
+        authenticated_at=row.authenticated_at,
+        acr=row.acr,
         interval=row.interval,
         polled_at=row.polled_at,
         created_at=row.created_at,

@@ -61,6 +61,7 @@ def blueprint(services: Services) -> Blueprint:
     pages.add_url_rule("/static/<version>/<name>", "static", assets.respond)
     pages.add_url_rule("/language", "language", lambda: _choose_language(services), methods=["POST"])
     pages.before_request(lambda: answers.speak(services, request))
+    pages.before_request(_without_nul)
     pages.register_error_handler(NotSignedIn, _sign_in_first)
     pages.register_error_handler(Refusal, lambda refusal: _refused(services, refusal))
     pages.record_once(lambda state: _prepare(services, state))
@@ -82,6 +83,13 @@ def _prepare(services: Services, state: BlueprintSetupState) -> None:
         "words": words,
         "path": lambda: _path_here(),
     }
+
+
+def _without_nul() -> None:
+    # PostgreSQL cannot even be asked for it, and that must not look as if the database had failed.
+    said = (*(request.view_args or {}).values(), *request.args.values())
+    if any("\x00" in str(value) for value in said):
+        raise Refusal("not_found", "the address has a NUL in it", rule="page.address", status=404)
 
 
 def _choose_language(services: Services) -> Response:

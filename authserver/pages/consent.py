@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from authserver import answer
 from authserver.accounts import tries
 from authserver.accounts.tries import Bound
-from authserver.answer import Opened
+from authserver.answer import Opened, Yes
 from authserver.ask import typed_code
 from authserver.audit.events import Record
 from authserver.delegations.requests import AuthorizationRequest, ToBrowser, ToDevice
@@ -56,7 +56,7 @@ def authorize(services: Services, request: Request) -> Response:
     except Refusal as refusal:
         _recorded(services, record, refusal)
         # Nothing is proved about where this came from, so nobody is sent there (threats A110).
-        return _no_request(refusal)
+        return _no_request(refusal, look(services, request) if refusal.status < 500 else None)
     return answers.redirect(f"/consent/{asked.id}")
 
 
@@ -85,6 +85,7 @@ def show(services: Services, request: Request, request_id: str) -> Response:
     signed_in = require_recent(services, request)
     try:
         seen = answer.opened(services, request_id, signed_in.user.user_id, services.clock.now())
+        _as_wanted(services, seen.request, signed_in)
     except Refusal as refusal:
         return _not_waiting(services, request_id, signed_in, refusal)
     return _consent_page(services, signed_in, seen, request.args.get("user_code"))
@@ -104,8 +105,9 @@ def decide(services: Services, request: Request, request_id: str) -> Response:
         if decision == "deny":
             answered = answer.deny(services, request_id, user_id, record, now)
         else:
-            choice, preset = choices.read(form), _preset(form)
-            answered = answer.allow(services, request_id, user_id, choice, preset, record, now)
+            _as_wanted(services, answer.state_of(services, request_id, user_id), signed_in)
+            said = Yes(choices.read(form), _preset(form), signed_in.how)
+            answered = answer.allow(services, request_id, user_id, said, record, now)
     except NotChosen as wrong:
         _recorded(services, record, Refusal("invalid_request", str(wrong), rule=f"consent.{wrong.why}"))
         return _choose_again(services, signed_in, request_id, form, wrong)
@@ -167,13 +169,20 @@ def _without_asking(services: Services, request: Request, asked: AuthorizationRe
 def _recent_enough(services: Services, request: Request, asked: AuthorizationRequest) -> SignedIn:
     """Who is signed in, as lately as this server and the agent want (RFC 9470 §5)."""
     signed_in = require_recent(services, request)
-    way, since = asked.way, signed_in.authenticated_at
-    if isinstance(way, ToBrowser) and since < asked.created_at:
-        age = services.clock.now() - since
-        too_old = way.max_age is not None and age > timedelta(seconds=way.max_age)
-        if too_old or {"login", "select_account"} & {*way.prompt} or _unmet(asked, signed_in):
-            raise NotSignedIn(again=True)
+    if not _unmet(asked, signed_in) or signed_in.authenticated_at < asked.created_at:
+        _as_wanted(services, asked, signed_in)
     return signed_in
+
+
+def _as_wanted(services: Services, asked: AuthorizationRequest, signed_in: SignedIn) -> None:
+    """The agent's own conditions, which hold for whichever of a person's browsers answers. Raises `NotSignedIn`."""
+    way, since = asked.way, signed_in.authenticated_at
+    if not isinstance(way, ToBrowser):
+        return
+    too_old = way.max_age is not None and services.clock.now() - since > timedelta(seconds=way.max_age)
+    anew = too_old or {"login", "select_account"} & {*way.prompt}
+    if _unmet(asked, signed_in) or (since < asked.created_at and anew):
+        raise NotSignedIn(again=True)
 
 
 def _unmet(asked: AuthorizationRequest, signed_in: SignedIn) -> bool:
@@ -242,6 +251,12 @@ def _device_page(signed_in: SignedIn, typed: str, refusal: Refusal | None = None
             "user_code.too_many": _("Too many tries. Wait a minute, then try again."),
             "request.expired": _("That code has expired. Let your device show a new one."),
             "request.answered": _("That code was used already."),
+            "request.taken": _(
+                "Somebody else has opened that code. Say no at your device, and let it show a new one."
+            ),
+            "request.agent_disabled": _(
+                "The agent that asks was blocked here. Nothing can be allowed to it."
+            ),
         }.get(refusal.rule, _("There is no such code. Look at your device again."))
     code = typed_code(typed) if typed else ""
     response = answers.page(
@@ -288,16 +303,24 @@ def _back(
     return answers.page("cannot_allow", signed_in, 400, error=error, ended=ended, link=link)
 
 
-def _no_request(refusal: Refusal) -> Response:
+def _no_request(refusal: Refusal, signed_in: SignedIn | None) -> Response:
     if refusal.rule == "request.answered":
         title, message = _("This was answered already"), _("Each request can be answered once.")
     elif refusal.rule == "request.expired":
         title = _("This request has expired")
         message = _("Nothing was allowed. Go back to the agent and start again.")
+    elif refusal.rule == "request.agent_disabled":
+        title = _("This agent was blocked")
+        message = _("Whoever runs this service has blocked it, so nothing can be allowed to it.")
+    elif refusal.rule == "request.taken":
+        title = _("Somebody else has opened this")
+        message = _("Nothing was allowed. Go back to the agent and start again.")
     else:
         title = _("This is no request that can be answered")
-        message = _("The link is not one that an agent got from this server, or it is another person's.")
-    return answers.error_page(refusal.status if refusal.status != 410 else 400, title, message)
+        message = _(
+            "The link is not one that an agent got from this server. Go back to the agent and start again."
+        )
+    return answers.error_page(refusal.status if refusal.status != 410 else 400, title, message, signed_in)
 
 
 def _recorded(services: Services, record: Record, refusal: Refusal) -> None:
