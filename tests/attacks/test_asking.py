@@ -13,6 +13,7 @@ import pytest
 from authserver.actors import agents
 from authserver.ask import REQUEST_URI
 from authserver.revoke import Target, revoke
+from authserver.schema import Agent as AgentRow
 from authserver.upkeep import tidy
 from tests.asking import (
     CALLBACK,
@@ -35,7 +36,7 @@ from tests.asking import (
     register_redirect_uris,
     send,
 )
-from tests.attacks.making import named
+from tests.attacks.making import change, named
 from tests.pages.browser import Visit, signed_in, visitor
 from tests.world import PRICE_SCOUT, SHOP, World
 
@@ -748,3 +749,33 @@ def test_a_consent_that_is_sent_twice_is_one_grant(world: World) -> None:
         later = send(visit, path, form)
         assert (later.status_code, "location" in later.headers) == (410, False)
     assert [e["event"] for e in world.events()].count("delegation.created") == 1
+
+
+# --- what went wrong is said in plain words -------------------------------------------------------------------------
+
+
+def test_an_agent_that_was_blocked_meanwhile_is_said_so_wherever_one_is(sqlite_world: World) -> None:
+    register_redirect_uris(sqlite_world, CALLBACK)
+    with signed_in(sqlite_world) as visit:
+        opened, unopened = pushed(sqlite_world), pushed(sqlite_world)
+        code = ask_by_device(sqlite_world).json()["user_code"]
+        path, page = consent_page(visit, opened)
+        blocked = sqlite_world.clock.now()
+        change(sqlite_world, AgentRow, {"client_id": "basket-helper"}, disabled_at=blocked)
+        assert "This agent was blocked" in open_request(visit, unopened).text
+        assert "was blocked here" in visit.post("/device", user_code=code).text
+        for answer in (visit.get(path), send(visit, path, form_of(page))):
+            assert answer.status_code == 400
+            assert "is not known here any more" in answer.text
+    assert [e for e in sqlite_world.events() if e["event"] == "delegation.created"] == []
+
+
+@pytest.mark.parametrize("name", ["%00", "a%00b"])
+def test_a_nul_in_an_address_is_no_failure_of_the_database(world: World, name: str) -> None:
+    with signed_in(world) as visit:
+        for path in (f"/consent/{name}", f"/approvals/{name}", f"/delegations/{name}", f"/enrol/{name}"):
+            assert visit.get(path).status_code == 404
+        query = f"client_id={name}&request_uri=urn:ietf:params:oauth:request_uri:{name}"
+        assert visit.get(f"/oauth/authorize?{query}").status_code == 404
+        for path in (f"account/sessions/{name}/end", f"account/passkeys/{name}/remove", f"consent/{name}"):
+            assert visit.post(f"/{path}", decision="allow").status_code == 404
