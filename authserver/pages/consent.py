@@ -217,7 +217,7 @@ def _consent_page(
         seen=seen,
         view=view,
         wrong=wrong,
-        back_to=urlsplit(way.redirect_uri).netloc if isinstance(way, ToBrowser) else None,
+        back_to=_back_to(way.redirect_uri) if isinstance(way, ToBrowser) else None,
         device=way if isinstance(way, ToDevice) else None,
         user_code=_its_code(services, seen.request, user_code),
     )
@@ -327,6 +327,14 @@ def _recorded(services: Services, record: Record, refusal: Refusal) -> None:
     if refusal.status < 500:
         now = services.clock.now()
         services.database.write(lambda connection: record.refused(connection, now, refusal))
+
+
+def _back_to(uri: str) -> str:
+    """Where the answer goes, as a person can check it. A loopback address is a program of their own (RFC 8252 §7.3)."""
+    place = urlsplit(uri)
+    if place.hostname in ("127.0.0.1", "::1", "localhost"):
+        return _("a program on this computer (%(address)s)", address=place.netloc)
+    return place.netloc
 
 
 def _origin(uri: str) -> str:

@@ -766,7 +766,7 @@ def test_an_agent_that_was_blocked_meanwhile_is_said_so_wherever_one_is(sqlite_w
         assert "was blocked here" in visit.post("/device", user_code=code).text
         for answer in (visit.get(path), send(visit, path, form_of(page))):
             assert answer.status_code == 400
-            assert "is not known here any more" in answer.text
+            assert "The agent was blocked" in answer.text
     assert [e for e in sqlite_world.events() if e["event"] == "delegation.created"] == []
 
 
