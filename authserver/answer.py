@@ -10,6 +10,7 @@ from authserver import ask, consent
 from authserver.accounts.sessions import Authentication
 from authserver.actors import agents
 from authserver.actors.agents import Agent
+from authserver.approvals import rules
 from authserver.audit.events import Record
 from authserver.db import Conflict, hold_off_revocations, wait_for_exchanges
 from authserver.delegations import requests
@@ -197,7 +198,9 @@ def _granted(
     now: datetime,
 ) -> DelegationRecord:
     if seen.standing is not None:
-        return consent.change(services, connection, seen.standing, details, f"user:{user_id}", now)
+        by = f"user:{user_id}"
+        rules.take_back_all(connection, seen.standing.id, by, now)
+        return consent.change(services, connection, seen.standing, details, by, now)
     new = consent.root(
         services, connection, user=user_id, agent=seen.agent.client_id, details=details, by="user", now=now
     )

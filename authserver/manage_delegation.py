@@ -10,6 +10,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from authserver.accounts.users import User
+from authserver.approvals import rules
 from authserver.audit.events import Record
 from authserver.db import Conflict, wait_for_exchanges
 from authserver.delegations import changes, records
@@ -67,8 +68,11 @@ def lower(
             terms.change(connection, link, narrower, link.not_before)
         except terms.AlreadySpent as spent:
             raise _below_spent(narrower, spent) from spent
+        by = f"user:{user.user_id}"
+        if narrower.approval != link.details.approval:
+            rules.take_back_all(connection, link.id, by, now)
         record = _record("delegation.lowered", link)
-        record.changed(connection, now, by=f"user:{user.user_id}", details=narrower.to_json())
+        record.changed(connection, now, by=by, details=narrower.to_json())
 
     _change(services, user, delegation_id, change, now)
 

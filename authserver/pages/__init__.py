@@ -87,8 +87,7 @@ def _prepare(services: Services, state: BlueprintSetupState) -> None:
 
 def _without_nul() -> None:
     # PostgreSQL cannot even be asked for it, and that must not look as if the database had failed.
-    said = (*(request.view_args or {}).values(), *request.args.values())
-    if any("\x00" in str(value) for value in said):
+    if any("\x00" in str(value) for value in (request.view_args or {}).values()):
         raise Refusal("not_found", "the address has a NUL in it", rule="page.address", status=404)
 
 

@@ -126,8 +126,8 @@ def decide(services: Services, request: Request, request_id: str) -> Response:
 
 def _one(request: Request, name: str) -> str:
     values = request.args.getlist(name)
-    if len(values) != 1:
-        raise Refusal("invalid_request", f"{name} is missing or repeated", rule=f"form.{name}")
+    if len(values) != 1 or "\x00" in values[0]:
+        raise Refusal("invalid_request", f"{name} is missing, repeated or no text", rule=f"form.{name}")
     return values[0]
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from authserver import manage_delegation, my_agents, my_approvals, revoke
 from authserver.approvals import rules
 from authserver.errors import Refusal
+from authserver.my_agents import Held
 from authserver.pages import answers, asked, choices
 from authserver.pages.choices import Typed
 from authserver.pages.history import told
@@ -57,7 +58,6 @@ def show_all(services: Services, request: Request) -> Response:
         standing=[one for one in found if not one.is_over],
         over=[one for one in found if one.is_over],
         catalogue=services.vocabulary.catalogue,
-        done=_done(request.args.get("done")),
     )
 
 
@@ -155,7 +155,9 @@ def _page(
         happened = my_agents.history(connection, chain.leaf, before, _EVENTS + 1)
         details = chain.leaf.details
         names = names_in(connection, details)
+        newest = happened[0].event.event if happened else ""
         return {
+            "done": _done(request.args.get("done"), family[0], newest),
             "held": family[0],
             "below": family[1:],
             "seen": my_agents.personal_data(connection, chain.leaf),
@@ -174,7 +176,6 @@ def _page(
         **services.database.read(read),
         catalogue=catalogue,
         rule_in_words=partial(asked.rule_in_words, catalogue=catalogue),
-        done=_done(request.args.get("done")),
         message=said.message,
         is_open=said.typed.form is not None,
         is_first=before is None,
@@ -189,15 +190,16 @@ def _not_lowered(refusal: Refusal) -> str:
     return _("Here you can only allow less. To allow more, let the agent ask you.")
 
 
-def _done(word: str | None) -> str | None:
-    """What to say about what was done just now; the address names it, and nothing else of the address is shown."""
+def _done(word: str | None, held: Held, newest: str) -> str | None:
+    """What to say about what was done just now: said only where it is true, since anybody can write an address."""
     said = {
-        "paused": _("Paused. It can do nothing until you let it go on."),
-        "resumed": _("It can go on."),
-        "stopped": _("Stopped for good. Nothing that it holds works any more."),
-        "lowered": _("The new limits hold from now on."),
+        "paused": (held.is_paused, _("Paused. It can do nothing until you let it go on.")),
+        "resumed": (held.ended is None, _("It can go on.")),
+        "stopped": (held.is_over, _("Stopped for good. Nothing that it holds works any more.")),
+        "lowered": (newest == "delegation.lowered", _("The new limits hold from now on.")),
     }
-    return said.get(word or "")
+    is_true, message = said.get(word or "", (False, ""))
+    return message if is_true else None
 
 
 def _event_id(unverified: str | None) -> int | None:

@@ -776,6 +776,6 @@ def test_a_nul_in_an_address_is_no_failure_of_the_database(world: World, name: s
         for path in (f"/consent/{name}", f"/approvals/{name}", f"/delegations/{name}", f"/enrol/{name}"):
             assert visit.get(path).status_code == 404
         query = f"client_id={name}&request_uri=urn:ietf:params:oauth:request_uri:{name}"
-        assert visit.get(f"/oauth/authorize?{query}").status_code == 404
+        assert visit.get(f"/oauth/authorize?{query}").status_code == 400
         for path in (f"account/sessions/{name}/end", f"account/passkeys/{name}/remove", f"consent/{name}"):
             assert visit.post(f"/{path}", decision="allow").status_code == 404

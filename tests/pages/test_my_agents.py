@@ -13,6 +13,7 @@ from sqlalchemy import select
 from authserver.delegations.standing import agent_party
 from authserver.revoke import Target, revoke
 from authserver.schema import BudgetWindow, table_of
+from tests.approving import answers, asked_above_fifty, asks, waits
 from tests.asking import form_of
 from tests.attacks.making import change, handed_on
 from tests.handing_over import hand_on, parent
@@ -255,6 +256,27 @@ def test_what_comes_too_late_is_said_so_and_shows_what_is(sqlite_world: World, v
     assert "Stopped" in page.text
 
 
+def test_an_address_says_nothing_was_done_that_was_not(sqlite_world: World) -> None:
+    granted = sqlite_world.granted()
+    with signed_in(sqlite_world) as visit:
+        for word in ("stopped", "paused", "lowered"):
+            for path in ("/", f"/delegations/{granted.grant_id}"):
+                assert 'class="notice good"' not in visit.get(f"{path}?done={word}").text
+
+
+def test_who_wants_to_be_asked_from_less_on_is_asked_again_where_a_rule_had_lifted_it(
+    sqlite_world: World,
+) -> None:
+    granted = asked_above_fifty(sqlite_world)
+    answers(sqlite_world, waits(sqlite_world, granted.grant).approval, rule_up_to="70.00")
+    assert asks(sqlite_world, granted.grant, "60.00").status_code == 200
+    with signed_in(sqlite_world) as visit:
+        assert lower(visit, granted.grant_id, per_action="75").status_code == 303
+        assert asks(sqlite_world, granted.grant, "60.00").status_code == 200  # of that nothing was said
+        assert lower(visit, granted.grant_id, ask_above="40").status_code == 303
+    waits(sqlite_world, granted.grant, "60.00")
+
+
 def test_what_was_not_used_yet_ends_here_and_below(world: World) -> None:
     granted = world.granted()
     below = handed_on(world, granted)
@@ -363,7 +385,7 @@ def test_A83_A116_names_show_neither_markup_nor_tricks(sqlite_world: World) -> N
 
 def test_A116_cells_of_an_export_are_no_formulas(sqlite_world: World) -> None:
     granted = sqlite_world.granted()
-    for name in ("=1+1", "+1", "-1", "@SUM(A1)", 'a","b', "=HYPERLINK(1)"):
+    for name in ("=1+1", "+1", "-1", "@SUM(A1)", 'a","b', "=HYPERLINK(1)", "＝1+1"):
         merchant = {"category": "5411", "country": "NL", "name": name}
         token_of(sqlite_world, granted.grant, "1.00", merchant=merchant)
     with signed_in(sqlite_world) as visit:
@@ -372,7 +394,7 @@ def test_A116_cells_of_an_export_are_no_formulas(sqlite_world: World) -> None:
     assert answer.headers["content-disposition"] == 'attachment; filename="basket-helper.csv"'
     rows = list(csv.DictReader(io.StringIO(answer.text)))
     names = {row["merchant"] for row in rows if row["merchant"]}
-    assert names == {"'=1+1", "'+1", "'-1", "'@SUM(A1)", 'a","b', "'=HYPERLINK(1)"}
+    assert names == {"'=1+1", "'+1", "'-1", "'@SUM(A1)", 'a","b', "'=HYPERLINK(1)", "'＝1+1"}
     assert not any(
         cell[:1] in ("=", "+", "-", "@", "\t", "\r") for row in rows for cell in row.values() if cell
     )
