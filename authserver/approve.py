@@ -6,6 +6,7 @@ from functools import partial
 
 from sqlalchemy import Connection
 
+from authserver.accounts.sessions import Authentication
 from authserver.approvals import records, rules
 from authserver.approvals.approvers import Person, have_agreed, may_answer, person
 from authserver.approvals.asking import Asks
@@ -29,6 +30,7 @@ class Reply:
     user_id: str
     said: Said
     rule_up_to: Money | None = None
+    how: Authentication | None = None  # they had signed in, for the audit
 
 
 def answer(services: Services, reply: Reply, now: datetime) -> ApprovalRecord:
@@ -80,6 +82,7 @@ class _Answering:
             "approval": approval.id,
             "answered_by": self.reply.user_id,
             "said": self.reply.said,
+            **(self.reply.how.to_json() if self.reply.how else {}),
         }
         return approval
 

@@ -168,6 +168,7 @@ class AuthorizationSettings(_Section):
     device_lifetime: int = Field(default=600, ge=60, le=1_800)
     device_interval: int = Field(default=5, ge=1, le=60)
     user_code_tries: int = Field(default=5, ge=1, le=100)
+    open_for_agent: int = Field(default=1_000, ge=1, le=100_000)
 
 
 class LedgerSettings(_Section):

@@ -443,6 +443,7 @@ class NotificationAddress(Base):
     address_hash: Mapped[bytes]
     encrypted_address: Mapped[bytes]  # JSON
     confirmed_at: Mapped[datetime | None]  # null: the code that was mailed there has not come back
+    language: Mapped[str | None]  # in which its person is written to
     created_at: Mapped[datetime]
 
 
@@ -534,6 +535,13 @@ class AuthorizationRequest(Base):
         CheckConstraint("state IN ('waiting', 'allowed', 'denied', 'used')", name="state"),
         CheckConstraint("action IN ('create', 'merge', 'replace')", name="action"),
         CheckConstraint("(action = 'create') = (grant_id IS NULL)", name="grant"),
+        Index(
+            "ix_authorization_requests_waiting",
+            "client_id",
+            "expires_at",
+            sqlite_where=text("state = 'waiting'"),
+            postgresql_where=text("state = 'waiting'"),
+        ),
     )
     id: Mapped[str] = mapped_column(primary_key=True)
     client_id: Mapped[str]
@@ -547,6 +555,10 @@ class AuthorizationRequest(Base):
     grant_id: Mapped[str | None]  # of the delegation that is to be changed
     user_id: Mapped[str | None]  # who opened it; nobody else answers
     delegation_id: Mapped[str | None]  # what it gave
+    authenticated_at: Mapped[
+        datetime | None
+    ]  # when the person who allowed it had signed in (RFC 9470), and how
+    acr: Mapped[str | None]
     interval: Mapped[int] = mapped_column(Integer)  # seconds between polls
     polled_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
