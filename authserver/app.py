@@ -18,6 +18,7 @@ from authserver.endpoints import (
     health,
     introspection,
     metadata,
+    metrics,
     revocation,
     settlement,
     tasks,
@@ -126,6 +127,7 @@ def _oauth(services: Services) -> Blueprint:
     )
     _route(routes, "GET", "/healthz", health.alive)
     _route(routes, "GET", "/readyz", lambda: health.ready(services))
+    _route(routes, "GET", "/metrics", lambda: metrics.respond(services, request))
     return routes
 
 

@@ -6,6 +6,7 @@ from functools import partial
 
 from sqlalchemy import Connection
 
+from authserver import metrics
 from authserver.approvals import records, rules
 from authserver.approvals.approvers import Person, have_agreed, may_answer, person
 from authserver.approvals.asking import Asks
@@ -38,13 +39,15 @@ def answer(services: Services, reply: Reply, now: datetime) -> ApprovalRecord:
     """
     record = Record("approval")
     try:
-        return services.database.write(
+        answered = services.database.write(
             lambda connection: _Answering(services, connection, reply, record, now).run()
         )
     except Refusal as refusal:
         if refusal.status in (403, 409):
             services.database.write(partial(record.refused, now=now, refusal=refusal))
         raise
+    metrics.approval_answered(reply.said)
+    return answered
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,21 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -268,6 +278,14 @@ class LogSettings(_Section):
     format: Literal["json", "console"] = "json"
 
 
+class MetricsSettings(_Section):
+    """Who may read `/metrics`, and where several processes count together."""
+
+    networks: tuple[IPvAnyNetwork, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+    token: SecretStr | None = Field(default=None, min_length=20)
+    directory: Path | None = None
+
+
 class TrustDomainSettings(_Section):
     """One source of workload identities (contract §3)."""
 
@@ -339,6 +357,7 @@ class Settings(BaseSettings):
     pages: PagesSettings = PagesSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
     trust_domains: tuple[TrustDomainSettings, ...]
 
     @model_validator(mode="after")
@@ -495,6 +514,7 @@ def _in_words(path: Path, error: ValidationError) -> str:
 def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
     changes: dict[str, Any] = {
         "keys": _absolute(settings.keys, base),
+        "metrics": _absolute(settings.metrics, base),
         "catalogue": _absolute(settings.catalogue, base),
         "upstream": _absolute(settings.upstream, base),
         "policies": _absolute(settings.policies, base),

@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 from sqlalchemy import Connection
 
-from authserver import notify
+from authserver import metrics, notify, observe
 from authserver.accounts import challenges, sessions, tries
 from authserver.actors import replay
 from authserver.approvals import records as approvals
@@ -85,7 +85,10 @@ def _approvals(services: Services, now: datetime) -> int:
             notify.escalated(services, connection, approval, now)
         return len(due)
 
-    done = _repeated(services, expire) + _repeated(services, escalate)
+    expired = _repeated(services, expire)
+    for _ in range(expired):
+        metrics.approval_answered("expire")
+    done = expired + _repeated(services, escalate)
     return done + _repeated(services, lambda c: approvals.forget_keys(c, now, _BATCH))
 
 
@@ -131,6 +134,7 @@ class Steadiness:
 def start(services: Services) -> threading.Event:
     """Tidy every few seconds in a thread of its own, until the returned event is set."""
     stop = threading.Event()
+    observe.note(services, services.clock.now())
     threading.Thread(target=_run, args=(services, stop), name="upkeep", daemon=True).start()
     if notify.is_configured(services):
         # Apart from the rest: a mail server that does not answer holds nothing else up.
@@ -154,6 +158,7 @@ def _run(services: Services, stop: threading.Event) -> None:
     steady = Steadiness()
     while not stop.wait(_EVERY_SECONDS):
         now = services.clock.now()
+        observe.note(services, now)
         if not steady.after(now, time.monotonic()):
             continue
         try:
