@@ -19,6 +19,7 @@ from authserver.delegations.standing import ending
 from authserver.errors import Refusal
 from authserver.policy.details import stored_action
 from authserver.services import Services
+from authserver.streams import log
 from authserver.values import Money
 
 
@@ -152,6 +153,9 @@ class _Answering:
         refusals = records.refusals_since(self.connection, approval, since)
         if refusals % settings.refusals_before_pause == 0:
             records.pause(self.connection, approval.delegation_id, self.now)
+            log.tell(
+                self.connection, "paused", "delegation", approval.delegation_id, by="server", now=self.now
+            )
             record = Record("delegation.paused", approval.client_id, approval.delegation_id)
             record.rule = "approval.refusals"
             record.changed(self.connection, self.now, refusals=refusals, user=approval.user_id)

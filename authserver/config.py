@@ -278,6 +278,13 @@ class LogSettings(_Section):
     format: Literal["json", "console"] = "json"
 
 
+class EventsSettings(_Section):
+    """How Security Event Tokens are pushed to resource servers."""
+
+    allow_private_network: bool = False
+    ca_file: Path | None = None
+
+
 class MetricsSettings(_Section):
     """Who may read `/metrics`, and where several processes count together."""
 
@@ -357,6 +364,7 @@ class Settings(BaseSettings):
     pages: PagesSettings = PagesSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     log: LogSettings = LogSettings()
+    events: EventsSettings = EventsSettings()
     metrics: MetricsSettings = MetricsSettings()
     trust_domains: tuple[TrustDomainSettings, ...]
 
@@ -514,6 +522,7 @@ def _in_words(path: Path, error: ValidationError) -> str:
 def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
     changes: dict[str, Any] = {
         "keys": _absolute(settings.keys, base),
+        "events": _absolute(settings.events, base),
         "metrics": _absolute(settings.metrics, base),
         "catalogue": _absolute(settings.catalogue, base),
         "upstream": _absolute(settings.upstream, base),

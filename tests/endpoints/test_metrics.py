@@ -150,20 +150,20 @@ def test_promtool_finds_nothing_to_say(shared_world: World) -> None:
 
 def test_one_scrape_shows_all_workers(sqlite_world: World, tmp_path: Path) -> None:
     world, granted = sqlite_world, sqlite_world.granted()
-    with serving(configuration(world, tmp_path), workers=2) as served:
-        with httpx.Client(base_url=served.url, timeout=30) as client:
-            samples = scrape(client)
-            assert value(samples, "authserver_workers") == 2
-            for _ in range(12):
-                form = world.form(granted.grant, action=world.action(amount=eur("1.00")))
-                # A connection of its own for each, so that both workers get some.
-                assert httpx.post(f"{served.url}/oauth/token", data=form).status_code == 200
-            for _ in range(6):
-                again = scrape(httpx.Client(base_url=served.url))
-                assert exchanges(again, "permitted", "permit") == 12
-            assert value(again, "authserver_database_connections", state="idle") >= 1
-            keys = "authserver_trust_domain_keys_usable"
-            assert value(again, keys, trust_domain="example.org") == 1
+    with (
+        serving(configuration(world, tmp_path), workers=2) as served,
+        httpx.Client(base_url=served.url, timeout=30) as client,
+    ):
+        assert value(scrape(client), "authserver_workers") == 2
+        for _ in range(12):
+            form = world.form(granted.grant, action=world.action(amount=eur("1.00")))
+            # A connection of its own for each, so that both workers get some.
+            assert httpx.post(f"{served.url}/oauth/token", data=form).status_code == 200
+        for _ in range(6):
+            samples = read(httpx.get(f"{served.url}/metrics").text)
+            assert exchanges(samples, "permitted", "permit") == 12
+        assert value(samples, "authserver_database_connections", state="idle") >= 1
+        assert value(samples, "authserver_trust_domain_keys_usable", trust_domain="example.org") == 1
 
 
 # --- F08: a trust domain's keys cannot be reached -------------------------------------------------------------------
