@@ -34,8 +34,8 @@ _LONGEST_TEXT = 1_024
 _MOST_REQUESTED = 64
 _HEADER = re.compile(r"[!-~](?:[ -~]{0,2046}[!-~])?")
 _CHOSEN = frozenset({"delivery", "events_requested", "description"})
-# A connection that gets nothing for 10 s is ended (`guard`), so nobody waits longer than that.
-_WAIT_SECONDS = 6.0
+# A connection that gets nothing for 10 s is ended (`guard`), and a server that stops waits for who waits here.
+_WAIT_SECONDS = 3.0
 _WAITING = threading.Semaphore(128)  # polls of one process that wait; another is answered at once
 
 
