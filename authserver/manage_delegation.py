@@ -22,6 +22,7 @@ from authserver.ledger.reservations import release_all
 from authserver.my_agents import own_chain
 from authserver.policy.delegation_details import DelegationDetails
 from authserver.services import Services
+from authserver.streams import log
 
 
 def pause(services: Services, user: User, delegation_id: str, now: datetime) -> None:
@@ -29,6 +30,7 @@ def pause(services: Services, user: User, delegation_id: str, now: datetime) -> 
 
     def change(connection: Connection, link: DelegationRecord) -> None:
         if changes.pause(connection, link, now):
+            log.tell(connection, "paused", "delegation", link.id, by="user", now=now)
             _record("delegation.paused", link).changed(connection, now, by=f"user:{user.user_id}")
 
     _change(services, user, delegation_id, change, now)
@@ -39,6 +41,7 @@ def resume(services: Services, user: User, delegation_id: str, now: datetime) ->
 
     def change(connection: Connection, link: DelegationRecord) -> None:
         if changes.resume(connection, link):
+            log.tell(connection, "resumed", "delegation", link.id, by="user", now=now)
             _record("delegation.resumed", link).changed(connection, now, by=f"user:{user.user_id}")
 
     _change(services, user, delegation_id, change, now)
@@ -71,6 +74,7 @@ def lower(
         by = f"user:{user.user_id}"
         if narrower.approval != link.details.approval:
             rules.take_back_all(connection, link.id, by, now)
+        log.tell(connection, "lowered", "delegation", link.id, by="user", now=now)
         record = _record("delegation.lowered", link)
         record.changed(connection, now, by=by, details=narrower.to_json())
 
