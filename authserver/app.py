@@ -1,7 +1,7 @@
 """Wiring: configuration in, Flask application out."""
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from urllib.parse import urlsplit
 
 import structlog
@@ -17,8 +17,10 @@ from authserver.endpoints import (
     health,
     introspection,
     metadata,
+    metrics,
     revocation,
     settlement,
+    ssf,
     tasks,
 )
 from authserver.endpoints.answers import error_answer
@@ -62,7 +64,10 @@ def build(services: Services) -> Flask:
     app.register_blueprint(_oauth(services), url_prefix=prefix or None)
     app.register_blueprint(pages.blueprint(services), url_prefix=prefix or None)
     if prefix:
-        # RFC 8414 §3.1: for an issuer with a path, the well-known part goes before it.
+        # RFC 8414 §3.1, SSF §7.2: for an issuer with a path, the well-known part goes before it.
+        app.add_url_rule(
+            f"/.well-known/ssf-configuration{prefix}", "ssf_with_path", lambda: ssf.metadata(services)
+        )
         app.add_url_rule(
             f"/.well-known/oauth-authorization-server{prefix}",
             "metadata_with_path",
@@ -126,8 +131,10 @@ def _oauth(services: Services) -> Blueprint:
         "/.well-known/oauth-authorization-server",
         lambda: metadata.metadata_response(services),
     )
+    _ssf(routes, services)
     _route(routes, "GET", "/healthz", health.alive)
     _route(routes, "GET", "/readyz", lambda: health.ready(services))
+    _route(routes, "GET", "/metrics", lambda: metrics.respond(services, request))
     return routes
 
 
@@ -139,6 +146,23 @@ def _on_whole_history(services: Services, answer: Answer) -> Answer:
         return answer(**arguments)
 
     return respond
+
+
+def _ssf(routes: Blueprint, services: Services) -> None:
+    """What resource servers hear events by (OpenID Shared Signals Framework 1.0)."""
+    streams = {"POST": ssf.create, "GET": ssf.read, "PATCH": ssf.update, "PUT": ssf.put, "DELETE": ssf.remove}
+    for method, answer in streams.items():
+        _route(routes, method, "/oauth/ssf/streams", partial(answer, services, request))
+    for method, answer in {"GET": ssf.status, "POST": ssf.set_status}.items():
+        _route(routes, method, "/oauth/ssf/status", partial(answer, services, request))
+    _route(routes, "POST", "/oauth/ssf/verify", lambda: ssf.verify(services, request))
+    _route(
+        routes,
+        "POST",
+        "/oauth/ssf/poll/<stream_id>",
+        lambda stream_id: ssf.poll(services, request, stream_id),
+    )
+    _route(routes, "GET", "/.well-known/ssf-configuration", lambda: ssf.metadata(services))
 
 
 def _route(routes: Blueprint, method: str, path: str, answer: Answer) -> None:

@@ -7,11 +7,21 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -168,6 +178,7 @@ class AuthorizationSettings(_Section):
     device_lifetime: int = Field(default=600, ge=60, le=1_800)
     device_interval: int = Field(default=5, ge=1, le=60)
     user_code_tries: int = Field(default=5, ge=1, le=100)
+    open_for_agent: int = Field(default=1_000, ge=1, le=100_000)
 
 
 class LedgerSettings(_Section):
@@ -353,6 +364,21 @@ class LogSettings(_Section):
     format: Literal["json", "console"] = "json"
 
 
+class EventsSettings(_Section):
+    """How Security Event Tokens are pushed to resource servers."""
+
+    allow_private_network: bool = False
+    ca_file: Path | None = None
+
+
+class MetricsSettings(_Section):
+    """Who may read `/metrics`, and where several processes count together."""
+
+    networks: tuple[IPvAnyNetwork, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+    token: SecretStr | None = Field(default=None, min_length=20)
+    directory: Path | None = None
+
+
 class TrustDomainSettings(_Section):
     """One source of workload identities (contract §3)."""
 
@@ -428,6 +454,8 @@ class Settings(BaseSettings):
     client_metadata: ClientMetadataSettings = ClientMetadataSettings()
     tasks: TasksSettings = TasksSettings()
     groups: GroupsSettings = GroupsSettings()
+    events: EventsSettings = EventsSettings()
+    metrics: MetricsSettings = MetricsSettings()
     trust_domains: tuple[TrustDomainSettings, ...]
 
     @model_validator(mode="after")
@@ -607,6 +635,8 @@ def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
         "audit": _absolute(settings.audit, base).model_copy(
             update={"streams": tuple(_absolute(stream, base) for stream in settings.audit.streams)}
         ),
+        "events": _absolute(settings.events, base),
+        "metrics": _absolute(settings.metrics, base),
         "catalogue": _absolute(settings.catalogue, base),
         "upstream": _absolute(settings.upstream, base),
         "client_metadata": _absolute(settings.client_metadata, base),

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import Connection
 
-from authserver.accounts import users
+from authserver.accounts import passkeys, sessions, users
 from authserver.accounts.users import NewUser, User
 from authserver.actors import AlreadyRegistered, agents, resource_servers
 from authserver.actors.agents import Agent
@@ -304,6 +304,22 @@ def create_user(connection: Connection, new: NewUser, issuer: str, by: str, now:
     user_id, secret = users.create(connection, new, now)
     _audit_user(connection, "user.created", user_id, new, by, now)
     return Enrolment(user_id, new.username, f"{issuer}/enrol/{secret}")
+
+
+def invite_user(
+    connection: Connection, user: User, issuer: str, by: str, now: datetime, *, forget: bool
+) -> Enrolment:
+    """A new link for somebody who cannot sign in any more. With `forget`, what they signed in with until now is worth
+    nothing from now on, and whoever is signed in as them is signed out.
+    """
+    secret = users.invite(connection, user.user_id, now)
+    members: dict[str, object] = {"user_id": user.user_id, "username": user.username}
+    if forget:
+        users.forget_password(connection, user.user_id)
+        members["passkeys_removed"] = passkeys.remove_all(connection, user.user_id)
+        members["sessions_ended"] = sessions.end_all(connection, user.user_id)
+    Record("user.invited").changed(connection, now, by=by, user=members)
+    return Enrolment(user.user_id, user.username, f"{issuer}/enrol/{secret}")
 
 
 def change_user(connection: Connection, new: NewUser, before: User, by: str, now: datetime) -> None:

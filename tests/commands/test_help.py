@@ -20,6 +20,7 @@ resource-servers create
 resource-servers renew-secret
 resource-servers list
 users create
+users link
 users list
 delegations create
 delegations list
