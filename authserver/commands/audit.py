@@ -35,7 +35,7 @@ def verb() -> None:
     type=click.Choice(["json", "ocsf"]),
     default="json",
     show_default=True,
-    help="As it was written, or as events of the Open Cybersecurity Schema Framework.",
+    help="Lines as they are here, or as the Open Cybersecurity Schema Framework has them.",
 )
 @click.option("--since", type=_TIMES, help="Only what happened from then on, in UTC.")
 @click.option("--until", type=_TIMES, help="Only what happened before then, in UTC.")

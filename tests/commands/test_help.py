@@ -35,9 +35,9 @@ keys reencrypt
 audit export
 audit heads
 audit keys
-audit restore
-audit seal
 audit verify
+audit seal
+audit restore
 policy check
 policy test
 policy list
