@@ -221,6 +221,50 @@ class NotificationsSettings(_Section):
         return self
 
 
+class AuditStreamSettings(_Section):
+    """Where each event of the audit is sent once it is sealed."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]{1,40}$")
+    kind: Literal["file", "http", "syslog"]
+    format: Literal["json", "ocsf"] = "json"
+    file: Path | None = None
+    url: WebUrl | None = None
+    authorization: SecretStr | None = None
+    address: str | None = None
+    transport: Literal["tcp", "udp", "unix"] = "tcp"
+    allow_private_network: bool = False
+
+    @model_validator(mode="after")
+    def _what_each_kind_takes(self) -> Self:
+        member = {"file": "file", "http": "url", "syslog": "address"}[self.kind]
+        if getattr(self, member) is None:
+            raise ValueError(f"kind {self.kind} takes {member} with it")
+        if self.kind == "syslog" and self.transport != "unix" and not self.syslog_host():
+            raise ValueError("address takes HOST:PORT, or a path where transport is unix")
+        return self
+
+    def syslog_host(self) -> tuple[str, int] | None:
+        """The host and port of `address`; None where it has none."""
+        host, _, port = (self.address or "").rpartition(":")
+        return (host.strip("[]"), int(port)) if host and port.isdecimal() and 0 < int(port) < 65_536 else None
+
+
+class AuditSettings(_Section):
+    """How long events are kept, and who else is told of them."""
+
+    keep_days: int = Field(default=0, ge=0, le=36_500)
+    witness_file: Path | None = None
+    witness_url: WebUrl | None = None
+    allow_private_network: bool = False
+    streams: tuple[AuditStreamSettings, ...] = ()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len({stream.name for stream in self.streams}) != len(self.streams):
+            raise ValueError("streams: two have the same name")
+        return self
+
+
 class PagesSettings(_Section):
     """What people see, and how they stay signed in. Times are in seconds."""
 
@@ -377,6 +421,7 @@ class Settings(BaseSettings):
     notifications: NotificationsSettings = NotificationsSettings()
     pages: PagesSettings = PagesSettings()
     upstream: UpstreamSettings = UpstreamSettings()
+    audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
     client_metadata: ClientMetadataSettings = ClientMetadataSettings()
     tasks: TasksSettings = TasksSettings()
@@ -537,6 +582,9 @@ def _in_words(path: Path, error: ValidationError) -> str:
 def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
     changes: dict[str, Any] = {
         "keys": _absolute(settings.keys, base),
+        "audit": _absolute(settings.audit, base).model_copy(
+            update={"streams": tuple(_absolute(stream, base) for stream in settings.audit.streams)}
+        ),
         "catalogue": _absolute(settings.catalogue, base),
         "upstream": _absolute(settings.upstream, base),
         "client_metadata": _absolute(settings.client_metadata, base),

@@ -577,3 +577,38 @@ class EndedTask(Base):
     party: Mapped[str] = mapped_column(primary_key=True)
     ended_by: Mapped[str]
     ended_at: Mapped[datetime]
+
+
+# --- the audit, sealed ------------------------------------------------------------------------------------------------
+
+
+class AuditBatch(Base):
+    """Some events, sealed at once: leaves `first` and on of the Merkle tree, and the tree's head after them."""
+
+    __tablename__ = "audit_batches"
+    first: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    event_ids: Mapped[bytes]  # 8 bytes each, most significant first
+    leaf_hashes: Mapped[bytes]  # 32 bytes each
+    peaks: Mapped[bytes]  # of the tree after them, 32 bytes each
+    tree_size: Mapped[int]
+    head: Mapped[str] = mapped_column(Text)  # signed
+    sealed_at: Mapped[datetime]
+
+
+class AuditRetention(Base):
+    """From when on events are kept; each removal of older ones has a row, and an audit event that says the same."""
+
+    __tablename__ = "audit_retention"
+    below: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # a position in the tree
+    highest_id: Mapped[int]
+    removed_before: Mapped[datetime]
+
+
+class AuditDelivery(Base):
+    """How far a witness or a collector has come; moved on when it has taken something."""
+
+    __tablename__ = "audit_deliveries"
+    destination: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int]  # how many leaves of the tree it has
+    attempts: Mapped[int] = mapped_column(Integer)
+    due_at: Mapped[datetime]

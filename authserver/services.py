@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from authserver import config
 from authserver.actors.trust_domains import TrustDomains
+from authserver.audit.history import History
 from authserver.clock import Clock
 from authserver.config import ConfigurationError, Settings
 from authserver.db import Database
@@ -54,6 +55,7 @@ class Services:
     status_indexes: StatusIndexes
     approvals_secret: bytes = field(repr=False)
     upstream: OpenIdProvider | None
+    history: History = field(default_factory=History)
 
     @property
     def issuer(self) -> str:

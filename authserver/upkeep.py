@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 from sqlalchemy import Connection
 
-from authserver import notify
+from authserver import notify, restore, seal, stream
 from authserver.accounts import challenges, sessions, tries
 from authserver.actors import replay
 from authserver.approvals import records as approvals
@@ -29,6 +29,7 @@ log = structlog.get_logger()
 _BATCH = 200
 _EVERY_SECONDS = 5.0
 _DELIVER_SECONDS = 1.0
+_SEAL_SECONDS = 5.0
 _SIGN_INS = (sessions.prune, challenges.prune, tries.prune)
 # A clock that went so much faster or slower than the machine has jumped; it has to go steadily for so long then.
 _JUMP_SECONDS = 60.0
@@ -47,6 +48,7 @@ class Tidied:
     authorization_requests: int
     approvals: int
     sign_ins: int  # sessions that are over, challenges that nobody answered, counts of tries
+    audit_events: int  # older than they are kept
 
 
 def tidy(services: Services, now: datetime) -> Tidied:
@@ -64,6 +66,7 @@ def tidy(services: Services, now: datetime) -> Tidied:
         authorization_requests=_repeated(services, lambda c: requests.prune(c, now, _BATCH)),
         approvals=_approvals(services, now),
         sign_ins=sum(_repeated(services, partial(prune, now=now, most=_BATCH)) for prune in _SIGN_INS),
+        audit_events=seal.remove_old(services, now),
     )
 
 
@@ -132,6 +135,8 @@ def start(services: Services) -> threading.Event:
     """Tidy every few seconds in a thread of its own, until the returned event is set."""
     stop = threading.Event()
     threading.Thread(target=_run, args=(services, stop), name="upkeep", daemon=True).start()
+    restore.look(services)
+    threading.Thread(target=_keep_audit, args=(services, stop), name="audit", daemon=True).start()
     if notify.is_configured(services):
         # Apart from the rest: a mail server that does not answer holds nothing else up.
         threading.Thread(target=_deliver, args=(services, stop), name="notifications", daemon=True).start()
@@ -147,6 +152,22 @@ def _deliver(services: Services, stop: threading.Event) -> None:
             taken = notify.deliver(services, services.clock.now())
         except Exception as error:  # whatever it is, it must not be the last time  # noqa: BLE001
             log.error("notifications.failed", error=type(error).__name__)  # noqa: TRY400  # it may hold an address
+            taken = 0
+
+
+def _keep_audit(services: Services, stop: threading.Event) -> None:
+    """Seal the audit and tell of it. Apart from the rest: a collector that does not answer holds nothing else up."""
+    taken = 0
+    while taken or not stop.wait(_SEAL_SECONDS):
+        if stop.is_set():
+            return
+        try:
+            now = services.clock.now()
+            seal.seal(services, now)
+            restore.look(services)
+            taken = stream.deliver(services, now)
+        except Exception as error:  # whatever it is, it must not be the last time  # noqa: BLE001
+            log.error("audit.failed", error=type(error).__name__)  # noqa: TRY400  # it may hold what was asked
             taken = 0
 
 

@@ -114,6 +114,15 @@ def list_keys(connection: Connection) -> tuple[KeyRecord, ...]:
     return tuple(_record(row) for row in rows)
 
 
+def all_public(connection: Connection) -> tuple[jose.VerificationKey, ...]:
+    """Every key that this server ever signed with, for what was signed long ago: heads of the audit's tree."""
+    return tuple(_verification_key(record) for record in list_keys(connection))
+
+
+def _verification_key(record: KeyRecord) -> jose.VerificationKey:
+    return jose.VerificationKey(record.kid, ECKey.import_key(dict(record.public_jwk)))
+
+
 def has_keys(connection: Connection) -> bool:
     """Whether any key was made yet."""
     return connection.scalar(select(_TABLE.c.kid).limit(1)) is not None
