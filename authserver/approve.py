@@ -6,6 +6,8 @@ from functools import partial
 
 from sqlalchemy import Connection
 
+from authserver import metrics
+from authserver.accounts.sessions import Authentication
 from authserver.approvals import records, rules
 from authserver.approvals.approvers import Person, have_agreed, may_answer, person
 from authserver.approvals.asking import Asks
@@ -18,6 +20,7 @@ from authserver.delegations.standing import ending
 from authserver.errors import Refusal
 from authserver.policy.details import stored_action
 from authserver.services import Services
+from authserver.streams import log
 from authserver.values import Money
 
 
@@ -29,6 +32,7 @@ class Reply:
     user_id: str
     said: Said
     rule_up_to: Money | None = None
+    how: Authentication | None = None  # they had signed in, for the audit
 
 
 def answer(services: Services, reply: Reply, now: datetime) -> ApprovalRecord:
@@ -38,13 +42,15 @@ def answer(services: Services, reply: Reply, now: datetime) -> ApprovalRecord:
     """
     record = Record("approval")
     try:
-        return services.database.write(
+        answered = services.database.write(
             lambda connection: _Answering(services, connection, reply, record, now).run()
         )
     except Refusal as refusal:
         if refusal.status in (403, 409):
             services.database.write(partial(record.refused, now=now, refusal=refusal))
         raise
+    metrics.approval_answered(reply.said)
+    return answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,7 @@ class _Answering:
             "approval": approval.id,
             "answered_by": self.reply.user_id,
             "said": self.reply.said,
+            **(self.reply.how.to_json() if self.reply.how else {}),
         }
         return approval
 
@@ -152,6 +159,9 @@ class _Answering:
         refusals = records.refusals_since(self.connection, approval, since)
         if refusals % settings.refusals_before_pause == 0:
             records.pause(self.connection, approval.delegation_id, self.now)
+            log.tell(
+                self.connection, "paused", "delegation", approval.delegation_id, by="server", now=self.now
+            )
             record = Record("delegation.paused", approval.client_id, approval.delegation_id)
             record.rule = "approval.refusals"
             record.changed(self.connection, self.now, refusals=refusals, user=approval.user_id)

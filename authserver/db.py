@@ -22,8 +22,9 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.pool import ConnectionPoolEntry, NullPool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
+from authserver import metrics
 from authserver.errors import Refusal
 from authserver.sqlite_connections import Lost, SqliteConnections
 from authserver.statements import Prepared
@@ -97,8 +98,10 @@ class Database:
             except (SQLAlchemyError, sqlite3.Error, OSError) as error:
                 if not _worth_another_try(error) or time.monotonic() > deadline:
                     raise _unavailable_after(error) from error
+            metrics.begun_anew()
             time.sleep(0.002 * 2**attempt)
         log.error("database.conflicts", tries=_TRIES)
+        metrics.not_committed()
         raise unavailable()
 
     def _write(self, work: Callable[[Connection], Result]) -> Result:
@@ -127,6 +130,21 @@ class Database:
             return self._sqlite.read(work)
         with self.engine.connect() as connection:
             return work(connection)
+
+    def is_standby(self) -> bool:
+        """Whether this is a copy that follows another PostgreSQL, and so may be behind (F13). Raises `Refusal`, 503."""
+        if self.is_sqlite:
+            return False
+        return self.read(lambda connection: bool(connection.scalar(text("SELECT pg_is_in_recovery()"))))
+
+    def connections(self) -> dict[str, int]:
+        """How many connections to the database this process has, by what they do: `in_use`, `idle`."""
+        if self._sqlite:
+            return self._sqlite.connections()
+        pool = self.engine.pool
+        if not isinstance(pool, QueuePool):
+            return {}
+        return {"in_use": pool.checkedout(), "idle": pool.checkedin()}
 
     def dispose(self) -> None:
         """Close all connections."""
@@ -269,4 +287,5 @@ def _unavailable_after(error: Exception) -> Refusal:
     # The driver's own words; SQLAlchemy's would show the statement's parameters.
     detail = str(getattr(error, "orig", error)).splitlines()
     log.error("database.failed", error=type(error).__name__, detail=detail[0] if detail else "")
+    metrics.not_committed()
     return unavailable()

@@ -10,12 +10,13 @@ from sqlalchemy import Connection, func, select
 from authserver.actors import agents
 from authserver.delegations import records
 from authserver.delegations.records import Chain
-from authserver.delegations.standing import ended_tasks, endings
-from authserver.schema import Action, table_of
+from authserver.delegations.standing import ended_tasks, endings, user_party
+from authserver.schema import Action, EndedTask, table_of
 from authserver.services import Services
 
-_ACTIONS = table_of(Action)
+_ACTIONS, _ENDED = table_of(Action), table_of(EndedTask)
 _LATELY = timedelta(days=1)
+_JUST_NOW = timedelta(minutes=5)
 _MOST = 50
 
 
@@ -52,6 +53,13 @@ def running(services: Services, connection: Connection, chain: Chain, now: datet
     parts = [*_acted(connection, standing, now), *_handed_on(standing.values())]
     over = ended_tasks(connection, [(part.chain, part.task_id) for part in parts])
     return _jobs(connection, [part for part in parts if (part.chain.leaf.id, part.task_id) not in over])
+
+
+def stopped_lately(connection: Connection, user_id: str, now: datetime) -> bool:
+    """Whether the person has stopped a job within the last minutes."""
+    mine = user_party(user_id)
+    of_mine = (_ENDED.c.party == mine) & (_ENDED.c.ended_by == mine) & (_ENDED.c.ended_at > now - _JUST_NOW)
+    return connection.scalar(select(_ENDED.c.task_id).where(of_mine).limit(1)) is not None
 
 
 def _with_below(services: Services, connection: Connection, chain: Chain) -> Iterable[Chain]:

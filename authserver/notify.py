@@ -10,13 +10,14 @@ from authserver.actors import agents
 from authserver.approvals import records
 from authserver.approvals.approvers import people_asked
 from authserver.approvals.records import ApprovalRecord, Step
+from authserver.names import shown_name
 from authserver.notifications import addresses, outbox, ways
 from authserver.notifications.addresses import Address
 from authserver.notifications.outbox import Event, Message
 from authserver.notifications.ways import AddressGone, NotDelivered
 from authserver.policy.reading import instant_text
 from authserver.services import Services
-from authserver.texts import _
+from authserver.texts import _, speaking
 
 log = structlog.get_logger()
 _BATCH = 20
@@ -101,13 +102,17 @@ def _send(services: Services, message: Message, approval: ApprovalRecord, now: d
     address = _address(services, message)
     if address is None:
         return
-    subject, uri = _subject(services, approval), _uri(services, approval)
+    with speaking(address.language):
+        subject, uri = _subject(services, approval), _uri(services, approval)
+        how = _(
+            "Open this to see exactly what it would do, and to approve or refuse it. No answer is a refusal."
+        )
     if message.channel == "push":
         ttl = int((approval.expires_at - now).total_seconds())
         key = ways.push_key(services.approvals_secret)
         ways.push(settings, key, address.data, {"title": subject, "url": uri}, ttl)
     else:
-        ways.mail(settings, str(address.data["email"]), subject, f"{subject}\n\n{uri}\n")
+        ways.mail(settings, str(address.data["email"]), subject, f"{subject}\n\n{how}\n\n{uri}\n")
 
 
 def _ask_to_confirm(services: Services, message: Message) -> None:
@@ -115,12 +120,13 @@ def _ask_to_confirm(services: Services, message: Message) -> None:
     if address is None or address.confirmed:
         return
     code = addresses.code_of(services.approvals_secret, address.id)
-    subject = _("Is this your address?")
     link = f"{services.issuer}/notifications/confirm?code={code}"
-    text = _(
-        "Somebody wants messages at this address when an agent asks for an approval. If that is you, open this and"
-        " confirm; if not, do nothing."
-    )
+    with speaking(address.language):
+        subject = _("Is this your address?")
+        text = _(
+            "Somebody wants messages at this address when an agent asks for an approval. If that is you, open this and"
+            " confirm; if not, do nothing."
+        )
     ways.mail(services.settings.notifications, str(address.data["email"]), subject, f"{text}\n\n{link}\n")
 
 
@@ -156,7 +162,7 @@ def _subject(services: Services, approval: ApprovalRecord) -> str:
     entry = services.vocabulary.catalogue.get(approval.action)
     title = entry.title if entry is not None else approval.action
     name = agent.name if agent is not None else approval.client_id
-    return _("%(agent)s asks you: %(action)s", agent=name, action=_(title))
+    return _("%(agent)s asks you: %(action)s", agent=shown_name(name), action=_(title))
 
 
 def _uri(services: Services, approval: ApprovalRecord) -> str:

@@ -7,18 +7,19 @@ them back. What is written is audited in the same transaction.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection
 
-from authserver.accounts import users
+from authserver.accounts import passkeys, sessions, users
 from authserver.accounts.users import NewUser, User
 from authserver.actors import AlreadyRegistered, agents, resource_servers
 from authserver.actors.agents import Agent
 from authserver.actors.resource_servers import ResourceServer
 from authserver.actors.trust_domains import parse_subject
 from authserver.audit.events import Record
+from authserver.db import Conflict
 from authserver.ids import new_id
 from authserver.members import (
     Members,
@@ -129,6 +130,10 @@ def _audit_agent(connection: Connection, event: str, agent: Agent, by: str, now:
 # --- resource servers ---------------------------------------------------------------------------------------------
 
 
+class NoSecret(Exception):
+    """The resource server does not authenticate by a secret of ours."""
+
+
 @dataclass(frozen=True, slots=True)
 class IssuedServer:
     """What is shown once to whoever registers a resource server; `client_secret` is for `client_secret_basic` only."""
@@ -198,7 +203,14 @@ def change_resource_server(
     Raises `AlreadyRegistered` where the subject is taken, and `NotRegistered`.
     """
     _subject_is_no_agents(connection, server)
-    secret, server = None, replace(server, id=before.id, secret_hash=before.secret_hash)
+    secret: str | None = None
+    server = replace(
+        server,
+        id=before.id,
+        secret_hash=before.secret_hash,
+        previous_secret_hash=before.previous_secret_hash,
+        previous_secret_until=before.previous_secret_until,
+    )
     if server.auth_method != before.auth_method:
         secret, server = _with_new_secret(server)
     resource_servers.change(connection, server)
@@ -206,11 +218,32 @@ def change_resource_server(
     return None if secret is None else IssuedServer(server.id, server.identifier, secret)
 
 
+def renew_secret(
+    connection: Connection, before: ResourceServer, overlap: timedelta, by: str, now: datetime
+) -> IssuedServer:
+    """Give a resource server a new secret; the present one is taken for `overlap` more, which may be nothing.
+
+    One that was renewed before ends now. Raises `NoSecret`.
+    """
+    if before.auth_method != "client_secret_basic":
+        raise NoSecret
+    secret, renewed = _with_new_secret(before)
+    until = now + overlap
+    if overlap:
+        renewed = replace(renewed, previous_secret_hash=before.secret_hash, previous_secret_until=until)
+    if not resource_servers.exchange_secret(connection, renewed, before.secret_hash):
+        raise Conflict  # somebody else renewed it just now
+    told = {"id": before.id, "identifier": before.identifier, "previous_until": f"{until:%Y-%m-%dT%H:%M:%SZ}"}
+    Record("resource_server.secret_renewed").changed(connection, now, by=by, resource_server=told)
+    return IssuedServer(before.id, before.identifier, secret)
+
+
 def _with_new_secret(server: ResourceServer) -> tuple[str | None, ResourceServer]:
+    without = replace(server, secret_hash=None, previous_secret_hash=None, previous_secret_until=None)
     if server.auth_method != "client_secret_basic":
-        return None, replace(server, secret_hash=None)
+        return None, without
     secret, secret_hash = resource_servers.new_secret()
-    return secret, replace(server, secret_hash=secret_hash)
+    return secret, replace(without, secret_hash=secret_hash)
 
 
 def _subject_is_no_agents(connection: Connection, server: ResourceServer) -> None:
@@ -271,6 +304,22 @@ def create_user(connection: Connection, new: NewUser, issuer: str, by: str, now:
     user_id, secret = users.create(connection, new, now)
     _audit_user(connection, "user.created", user_id, new, by, now)
     return Enrolment(user_id, new.username, f"{issuer}/enrol/{secret}")
+
+
+def invite_user(
+    connection: Connection, user: User, issuer: str, by: str, now: datetime, *, forget: bool
+) -> Enrolment:
+    """A new link for somebody who cannot sign in any more. With `forget`, what they signed in with until now is worth
+    nothing from now on, and whoever is signed in as them is signed out.
+    """
+    secret = users.invite(connection, user.user_id, now)
+    members: dict[str, object] = {"user_id": user.user_id, "username": user.username}
+    if forget:
+        users.forget_password(connection, user.user_id)
+        members["passkeys_removed"] = passkeys.remove_all(connection, user.user_id)
+        members["sessions_ended"] = sessions.end_all(connection, user.user_id)
+    Record("user.invited").changed(connection, now, by=by, user=members)
+    return Enrolment(user.user_id, user.username, f"{issuer}/enrol/{secret}")
 
 
 def change_user(connection: Connection, new: NewUser, before: User, by: str, now: datetime) -> None:

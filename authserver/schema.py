@@ -125,6 +125,8 @@ class ResourceServer(Base):
     subject: Mapped[str | None] = mapped_column(unique=True)
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
+    previous_secret_hash: Mapped[bytes | None]  # taken as well, until the instant below
+    previous_secret_until: Mapped[datetime | None]
 
 
 class Delegation(Base):
@@ -441,6 +443,7 @@ class NotificationAddress(Base):
     address_hash: Mapped[bytes]
     encrypted_address: Mapped[bytes]  # JSON
     confirmed_at: Mapped[datetime | None]  # null: the code that was mailed there has not come back
+    language: Mapped[str | None]  # in which its person is written to
     created_at: Mapped[datetime]
 
 
@@ -532,6 +535,13 @@ class AuthorizationRequest(Base):
         CheckConstraint("state IN ('waiting', 'allowed', 'denied', 'used')", name="state"),
         CheckConstraint("action IN ('create', 'merge', 'replace')", name="action"),
         CheckConstraint("(action = 'create') = (grant_id IS NULL)", name="grant"),
+        Index(
+            "ix_authorization_requests_waiting",
+            "client_id",
+            "expires_at",
+            sqlite_where=text("state = 'waiting'"),
+            postgresql_where=text("state = 'waiting'"),
+        ),
     )
     id: Mapped[str] = mapped_column(primary_key=True)
     client_id: Mapped[str]
@@ -545,6 +555,10 @@ class AuthorizationRequest(Base):
     grant_id: Mapped[str | None]  # of the delegation that is to be changed
     user_id: Mapped[str | None]  # who opened it; nobody else answers
     delegation_id: Mapped[str | None]  # what it gave
+    authenticated_at: Mapped[
+        datetime | None
+    ]  # when the person who allowed it had signed in (RFC 9470), and how
+    acr: Mapped[str | None]
     interval: Mapped[int] = mapped_column(Integer)  # seconds between polls
     polled_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
@@ -612,3 +626,70 @@ class AuditDelivery(Base):
     position: Mapped[int]  # how many leaves of the tree it has
     attempts: Mapped[int] = mapped_column(Integer)
     due_at: Mapped[datetime]
+
+
+# --- telling resource servers ---------------------------------------------------------------------------------------
+
+
+class SecurityEvent(Base):
+    """Something that ended or changed, once, at the level where it did; who is to hear of what follows from it."""
+
+    __tablename__ = "security_events"
+    # An id that was given once is never given again: streams have read up to one.
+    __table_args__ = (
+        CheckConstraint("kind IN ('revoked', 'paused', 'resumed', 'lowered')", name="kind"),
+        {"sqlite_autoincrement": True},
+    )
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    kind: Mapped[str]
+    level: Mapped[str]  # a level of `revocations`, or token
+    target: Mapped[str]
+    party: Mapped[str]  # whose task it is; empty for everybody's, and for all else
+    revocation_id: Mapped[int | None]
+    initiator: Mapped[str]  # admin | user | system, as CAEP says it
+    at: Mapped[datetime]
+
+
+class EventStream(Base):
+    """Where a resource server wants to hear, and how far it was told (OpenID Shared Signals Framework §8)."""
+
+    __tablename__ = "event_streams"
+    __table_args__ = (
+        CheckConstraint("status IN ('enabled', 'paused', 'disabled')", name="status"),
+        CheckConstraint("method IN ('push', 'poll')", name="method"),
+        CheckConstraint("(method = 'push') = (endpoint_url IS NOT NULL)", name="endpoint"),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    resource_server_id: Mapped[str] = mapped_column(index=True)
+    status: Mapped[str]
+    reason: Mapped[str | None]
+    method: Mapped[str]
+    endpoint_url: Mapped[str | None]
+    encrypted_authorization: Mapped[bytes | None]  # the header that goes with each push
+    events_requested: Mapped[str | None] = mapped_column(Text)  # a JSON array; null: all there are
+    description: Mapped[str | None]
+    created_at: Mapped[datetime]
+    # The last of `security_events` that was worked out for it, and how far within the next one: an id, or nothing.
+    read_event: Mapped[int]
+    read_within: Mapped[str]
+    due_at: Mapped[datetime]  # when to push next
+    failures: Mapped[int] = mapped_column(Integer)  # attempts since the last that arrived
+    failing_since: Mapped[datetime | None]
+    trouble: Mapped[str | None]  # why the last attempt failed
+    verified_at: Mapped[datetime | None]  # when verification was last asked for
+    heard_at: Mapped[datetime]  # when anything was last heard of the receiver
+
+
+class PendingEvent(Base):
+    """A Security Event Token for one stream that its receiver has not taken yet; signed when it is sent."""
+
+    __tablename__ = "pending_events"
+    __table_args__ = (
+        Index("uq_pending_events_jti", "stream_id", "jti", unique=True),
+        {"sqlite_autoincrement": True},
+    )
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    stream_id: Mapped[str]
+    jti: Mapped[str]
+    claims: Mapped[str] = mapped_column(Text)  # JSON: what tells this one from others of the stream
+    created_at: Mapped[datetime]

@@ -120,7 +120,7 @@ def open_services(settings: Settings, clock: Clock, database: Database | None = 
     vocabulary = load_vocabulary(settings)
     trust_domains = TrustDomains(settings.trust_domains, issuer=settings.server.issuer)
     database = database or open_database(settings)
-    seal = Seal(_encryption_key(settings, database))
+    seal = Seal(_encryption_key(settings, database), config.read_other_encryption_key(settings.keys))
     pairwise, nonce_secret, code_secret, approvals_secret = _shared_secrets(database, seal, clock.now())
     signing_keys = SigningKeys(database, seal, clock)
     issuer = settings.server.issuer

@@ -252,6 +252,12 @@ def waiting_for(
     ]
 
 
+def count_waiting(connection: Connection, now: datetime) -> int:
+    """How many approvals somebody could still answer."""
+    waiting = select(func.count()).where(_TABLE.c.state == "waiting", _TABLE.c.expires_at > now)
+    return connection.scalar(waiting) or 0
+
+
 def _has_a_seat(name: str) -> ColumnElement[bool]:
     return literal(" ").concat(_TABLE.c.approver).concat(" ").contains(f" {name} ", autoescape=True)
 

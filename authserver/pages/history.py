@@ -7,8 +7,8 @@ from datetime import datetime
 from authserver import strict_json
 from authserver.errors import Refusal
 from authserver.my_agents import Happened
+from authserver.names import ShownName, shown_name
 from authserver.pages import words
-from authserver.pages.words import ShownName
 from authserver.policy.catalogue import Catalogue
 from authserver.policy.details import ActionDetails, Merchant, stored_action
 from authserver.texts import _
@@ -50,7 +50,7 @@ def _exchange(happened: Happened, catalogue: Catalogue, outcome: str) -> Told:
     shown = {
         "at": event.at,
         "facts": facts,
-        "called": words.shown_name(called) if called else None,
+        "called": shown_name(called) if called else None,
         "reference": asked.reference if asked else None,
     }
     if outcome == "permitted":

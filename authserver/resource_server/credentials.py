@@ -121,6 +121,12 @@ def parameters_of(credentials: Credentials, issuer: str) -> Mapping[str, str]:
     return {"client_assertion_type": f"{_TYPE}{kind}", "client_assertion": assertion}
 
 
+def bearer_of(credentials: Credentials, issuer: str) -> Mapping[str, str]:
+    """The same as a header, for requests whose body is no form. Raises `IssuerUnavailable`."""
+    assertion = parameters_of(credentials, issuer).get("client_assertion")
+    return {} if assertion is None else {"Authorization": f"Bearer {assertion}"}
+
+
 async def parameters_of_async(credentials: Credentials, issuer: str) -> Mapping[str, str]:
     """The same for an event loop, which a source may not hold up."""
     if isinstance(credentials, AsWorkload):

@@ -1,6 +1,7 @@
 """Using a token, once, and what becomes of the money then (contract §7): redeem, capture, void, refund."""
 
 import asyncio
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -30,7 +31,6 @@ from authserver.values import Money
 
 _DONE = frozenset({200, 201})
 _REFUSED = frozenset({400, 404, 409, 422})
-_PROBLEM = "urn:authserver:problem:"
 _LONGEST_PAUSE_SECONDS = 2.0
 
 
@@ -303,7 +303,8 @@ def _redemption(said: Mapping[str, object]) -> Redemption:
 def _refused(said: Mapping[str, object], status: int) -> SettlementRefused:
     return SettlementRefused(
         status,
-        text_in(said, "type").removeprefix(_PROBLEM),
+        # The type is the address of the page about the error; earlier servers said urn:authserver:problem:ERROR.
+        re.split("[/:]", text_in(said, "type"))[-1],
         text_in(said, "detail"),
         violations_in(said),
         voided=said.get("voided") is True,

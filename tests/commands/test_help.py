@@ -17,8 +17,10 @@ agents create
 agents list
 agents disable
 resource-servers create
+resource-servers renew-secret
 resource-servers list
 users create
+users link
 users list
 delegations create
 delegations list
@@ -28,6 +30,8 @@ revoke
 ledger check
 keys list
 keys rotate
+keys revoke
+keys reencrypt
 audit export
 policy check
 policy test
@@ -37,6 +41,7 @@ policy observe
 policy enforce
 policy simulate
 policy explain
+backup
 prune
 doctor
 workload create-domain

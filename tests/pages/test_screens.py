@@ -61,7 +61,12 @@ def test_every_page_can_be_read_by_everybody(
     link = enrolment_of(world, f"new-{look}")
     with person(browser, world, **options) as context:
         page = context.new_page()
-        for name, path in (("sign-in", "/sign-in"), ("enrol", link), ("not-found", "/nowhere")):
+        for name, path in (
+            ("sign-in", "/sign-in"),
+            ("enrol", link),
+            ("not-found", "/nowhere"),
+            ("error", "/errors/conflict"),
+        ):
             page.goto(path)
             looks_right(page, name, look)
     with signed_in_page(browser, world, **options) as page:
