@@ -33,6 +33,11 @@ keys rotate
 keys revoke
 keys reencrypt
 audit export
+audit heads
+audit keys
+audit verify
+audit seal
+audit restore
 policy check
 policy test
 policy list

@@ -8,6 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from authserver import jose, manage_delegation, transmit
 from authserver.accounts import users
 from authserver.actors import resource_servers
 from authserver.policy.delegation_details import DelegationDetails
-from authserver.policy.lowering import Wish
 from authserver.revoke import Target, revoke
 from authserver.schema import PendingEvent, table_of
 from authserver.values import Money
@@ -583,8 +583,9 @@ def test_caep_3_2_a_pause_and_a_lower_limit_change_what_tokens_say(world: World)
     manage_delegation.pause(world.services, ada, granted.grant_id, world.clock.now())
     manage_delegation.resume(world.services, ada, granted.grant_id, world.clock.now())
 
-    def less(details: DelegationDetails) -> Wish:
-        return Wish(details.actions, details.datatypes or (), per_action=Money("EUR", 1_000))
+    def less(details: DelegationDetails) -> DelegationDetails:
+        assert details.limits is not None
+        return replace(details, limits=replace(details.limits, per_action=Money("EUR", 1_000)))
 
     manage_delegation.lower(world.services, ada, granted.grant_id, less, world.clock.now())
     told = list(receiver.poll(stream)[0].values())
