@@ -461,7 +461,7 @@ def test_the_requests_one_by_one_in_an_event_loop(market: Market) -> None:
 def test_both_kinds_of_agent_do_the_same() -> None:
     """What one can, the other can: nothing is left to be found out by whoever moves to an event loop."""
     said = {name for name in vars(Agent) if not name.startswith("_")}
-    assert said - {name for name in vars(AsyncAgent)} == set()
+    assert said - set(vars(AsyncAgent)) == set()
     assert {"task", "hand_on", "complete", "collect"} <= said
     task, async_task = ({n for n in vars(each) if not n.startswith("_")} for each in (Task, AsyncTask))
     assert task == async_task
