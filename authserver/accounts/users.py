@@ -126,8 +126,9 @@ def use_enrolment(connection: Connection, unverified_secret: str, now: datetime)
 
 
 def set_password(connection: Connection, user_id: str, password_hash: str) -> None:
-    """Give a user another password."""
-    connection.execute(update(_TABLE).where(_TABLE.c.user_id == user_id).values(password_hash=password_hash))
+    """Give a user another password. A link to enrol with, which somebody else may have seen, ends with the old one."""
+    values = {"password_hash": password_hash, "enrolment_hash": None, "enrolment_expires_at": None}
+    connection.execute(update(_TABLE).where(_TABLE.c.user_id == user_id).values(values))
 
 
 def has_password(connection: Connection, user_id: str) -> bool:
