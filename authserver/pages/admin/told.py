@@ -141,7 +141,7 @@ def _facts(event: Event, asked: ActionDetails | None, *, settles: bool) -> Itera
     if merchant and merchant.country:
         yield words.country_name(merchant.country.code)
     if asked and asked.datatypes:
-        yield words.datatypes_in_words(asked.datatypes)
+        yield ", ".join(asked.datatypes)
     if place := _text(event.data.get("resource_server")) or (asked and asked.location):
         yield _("through %(place)s", place=place)
     if task := _text(event.data.get("task_id")):
