@@ -22,7 +22,9 @@ KINDS: tuple[Kind, ...] = ("delegation", "agent", "user", "trust_domain", "task"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_S18_an_administrator_revokes_at_each_level_after_seeing_what_it_ends(world: World, kind: Kind) -> None:
+def test_S18_an_administrator_revokes_at_each_level_after_seeing_what_it_ends(
+    world: World, kind: Kind
+) -> None:
     night = add_user(world, "night", role="revoker")
     granted = world.granted()
     token = world.exchange(granted.grant, task_id="t-1").json()["access_token"]
@@ -128,26 +130,24 @@ def test_one_box_finds_agents_users_delegations_actions_and_tasks(world: World) 
                 assert said in answer.text, text
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["%", "_", "basket_helper", "bas%er", "' OR 1=1 --", "\\", "basket-helper'; DROP TABLE agents; --", "[a-z]*"],
-)
-def test_A123_what_is_looked_for_stands_for_itself(world: World, text: str) -> None:
+WILD = ("%", "_", "basket_helper", "bas%er", "' OR 1=1 --", "\\", "a'; DROP TABLE agents; --", "[a-z]*")
+
+
+def test_A123_what_is_looked_for_stands_for_itself(world: World) -> None:
     add_user(world, "viewer", role="viewer")
     granted = world.granted()
     assert world.exchange(granted.grant).status_code == 200
     with signed_in(world, "viewer") as visit:
-        assert "/admin/agents/basket-helper" not in visit.get("/admin/search", params={"q": text}).text
-        for name in ("agent", "action", "reason"):
-            page = visit.get("/admin/decisions", params={name: text})
-            assert page.status_code == 200
-            assert "There is nothing of that kind" in page.text, name
-        for name in ("agent", "user"):
-            page = visit.get("/admin/delegations", params={name: text})
+        for text in WILD:
+            assert "/admin/agents/basket-helper" not in visit.get("/admin/search", params={"q": text}).text
+            for name in ("agent", "action", "reason"):
+                page = visit.get("/admin/decisions", params={name: text})
+                assert "There is nothing of that kind" in page.text, (name, text)
+            page = visit.get("/admin/delegations", params={"agent": text, "user": text})
             assert granted.grant_id not in page.text
-    change(world, _agent_row(), {"client_id": "basket-helper"}, name=f"x{text}y")
-    with signed_in(world, "viewer") as visit:
-        assert "/admin/agents/basket-helper" in visit.get("/admin/search", params={"q": text}).text
+        for text in WILD:
+            change(world, _agent_row(), {"client_id": "basket-helper"}, name=f"x{text}y")
+            assert "/admin/agents/basket-helper" in visit.get("/admin/search", params={"q": text}).text, text
 
 
 def _agent_row() -> Any:
@@ -180,7 +180,7 @@ def test_decisions_are_filtered_and_shown_in_pages(world: World, monkeypatch: py
         assert "allowed NL, BE" in by_country
         seen, path = [], "/admin/decisions?outcome=permitted"
         while path:
-            text = visit.get(path).text.partition('id="live"')[2]
+            text = visit.get(path).text.partition('id="live"')[2].partition("</section>")[0]
             seen += [part.partition('"')[0] for part in text.split('href="/admin/decisions/')[1:]]
             _, there, rest = text.partition("before=")
             path = f"/admin/decisions?outcome=permitted&before={rest.partition(chr(34))[0]}" if there else ""
@@ -196,7 +196,10 @@ def test_a_search_for_a_rare_decision_is_bounded_and_can_go_on(
     granted = sqlite_world.granted()
     refused(sqlite_world, granted, amount=eur("500.00"))
     for _ in range(8):
-        assert sqlite_world.exchange(granted.grant, action=sqlite_world.action(amount=eur("1.00"))).status_code == 200
+        assert (
+            sqlite_world.exchange(granted.grant, action=sqlite_world.action(amount=eur("1.00"))).status_code
+            == 200
+        )
     with signed_in(sqlite_world, "viewer") as visit:
         first = visit.get("/admin/decisions?outcome=refused").text
         assert "Nothing among the newest events" in first
@@ -231,7 +234,15 @@ def test_S03_one_decision_tells_which_policy_decided_and_what_it_knew(sqlite_wor
     with signed_in(sqlite_world, "viewer") as visit:
         text = visit.get(f"/admin/decisions/{number}").text
         life = visit.get(f"/admin/delegations/{company.life.groceries.grant_id}").text
-    for said in ("limits.per_action", "asked 92.00", "allowed 80.00", "permit (", "chain_depth", "9200", "exchange.refused"):
+    for said in (
+        "limits.per_action",
+        "asked 92.00",
+        "allowed 80.00",
+        "permit (",
+        "chain_depth",
+        "9200",
+        "exchange.refused",
+    ):
         assert said in text, said
     assert "#policy-catalogue" in life
 
@@ -246,7 +257,16 @@ def test_a_delegation_shows_its_whole_life(world: World) -> None:
         visit.post("/admin/revoke", kind="agent", target="basket-helper", reason=reason)
         text = visit.get(f"/admin/delegations/{life.groceries.grant_id}").text
         below = visit.get(f"/admin/delegations/{life.below.grant_id}").text
-    for said in ("Stopped", reason, "€95.50 of €300", "price-scout", "Refunded", "cart-889", "Paid", "by operator"):
+    for said in (
+        "Stopped",
+        reason,
+        "€83.50 of €300",
+        "price-scout",
+        "Refunded",
+        "cart-889",
+        "Paid",
+        "by operator",
+    ):
         assert said in text, said
     # What ended one above has ended this one.
     assert reason in below
@@ -275,17 +295,19 @@ def test_figures_add_up_what_was_decided_spent_and_held(world: World) -> None:
     assert [(one.currency, [(n, m.text) for n, m in one.entries]) for one in by["category"]] == [
         ("EUR", [("5411", "78.50"), ("5812", "12.50")])
     ]
-    assert [[(n, m.text) for n, m in one.entries] for one in by["country"]] == [[("NL", "78.50"), ("BE", "12.50")]]
+    assert [[(n, m.text) for n, m in one.entries] for one in by["country"]] == [
+        [("NL", "78.50"), ("BE", "12.50")]
+    ]
     assert read(lambda c: figures.refusals(c, day)) == (("limits.per_action", 2), ("merchants.countries", 1))
     assert [money.text for money in read(figures.held)] == ["12.00"]
     assert [money.text for money in read(lambda c: figures.captured(c, day))] == ["91.00"]
-    flow = read(lambda c: figures.flow(c, now, timedelta(hours=1), 12))
+    flow = read(lambda c: figures.flow(c, now, timedelta(hours=1), 60))
     assert [flow.total(outcome) for outcome in decisions.OUTCOMES] == [8, 3, 1]
     assert sum(slot.total for slot in flow.slots[-1:]) == 10
     assert read(lambda c: figures.awaiting(c, now)) == figures.Counted(1, False)
     assert read(lambda c: figures.live_delegations(c, now)).number == 4
     world.clock.advance(days=2)
-    none = read(lambda c: figures.flow(c, world.clock.now(), timedelta(hours=1), 12))
+    none = read(lambda c: figures.flow(c, world.clock.now(), timedelta(hours=1), 60))
     assert sum(slot.total for slot in none.slots) == 0
 
 
@@ -357,9 +379,10 @@ def test_a_rotation_is_published_audited_and_shown(sqlite_world: World) -> None:
 
 def test_S03_a_draft_is_tried_on_what_happened(sqlite_world: World) -> None:
     a_life(sqlite_world)
+    sqlite_world.clock.advance(seconds=1)
     add_user(sqlite_world, "viewer", role="viewer")
     with signed_in(sqlite_world, "viewer") as visit:
-        text = visit.get("/admin/policies/simulate?set=personal-data&state=enforce&period=day").text
+        text = visit.get("/admin/policies/simulate?set=new-merchant&state=enforce&period=day").text
         nothing = visit.get("/admin/policies/simulate?set=base&state=enforce&period=day").text
         unknown = visit.get("/admin/policies/simulate?set=none").text
         broken = visit.get("/admin/policies/simulate?set=base&state=draft&period=day")

@@ -90,7 +90,11 @@ def test_A120_each_role_against_each_form(sqlite_world: World, role: str, form: 
 def test_A120_a_page_shows_only_what_the_role_may_do(company: tuple[World, Company], role: str) -> None:
     world, made = company
     with signed_in(world, role) as visit:
-        for path in ("/admin/agents/basket-helper", f"/admin/delegations/{made.waiting}", "/admin/trust-domains"):
+        for path in (
+            "/admin/agents/basket-helper",
+            f"/admin/delegations/{made.waiting}",
+            "/admin/trust-domains",
+        ):
             assert ("/admin/revoke?kind=" in visit.get(path).text) == may(role, "revoker"), path
         assert ('href="/admin/revoke"' in visit.get("/admin").text) == may(role, "revoker")
         assert ("/admin/keys/rotate" in visit.get("/admin/keys").text) == may(role, "owner")
@@ -177,10 +181,21 @@ def test_what_is_not_there_is_a_page_that_says_so(company: tuple[World, Company]
         assert visit.get(path).status_code == 404
 
 
-@pytest.mark.parametrize("path", ["/admin/decisions", "/admin/delegations", "/admin/agents", "/admin/figures"])
+@pytest.mark.parametrize(
+    "path", ["/admin/decisions", "/admin/delegations", "/admin/agents", "/admin/figures"]
+)
 def test_a_parameter_that_means_nothing_is_as_good_as_none(company: tuple[World, Company], path: str) -> None:
     with signed_in(company[0], "viewer") as visit:
-        for value in ("%00", "x" * 5_000, "%FF", "-1", "99999999999999999999999", "1.%00", "'", "%F0%9F%92%A9"):
+        for value in (
+            "%00",
+            "x" * 5_000,
+            "%FF",
+            "-1",
+            "99999999999999999999999",
+            "1.%00",
+            "'",
+            "%F0%9F%92%A9",
+        ):
             for name in ("before", "after", "agent", "action", "outcome", "reason", "user", "period", "q"):
                 answer = visit.get(f"{path}?{name}={value}")
                 assert answer.status_code == 200, (path, name, value)
