@@ -7,11 +7,21 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -135,6 +145,8 @@ class KeysSettings(_Section):
 
     encryption_key: Annotated[SecretStr, AfterValidator(_encryption_key)] | None = None
     encryption_key_file: Path = Path("encryption.key")
+    other_encryption_key: Annotated[SecretStr, AfterValidator(_encryption_key)] | None = None
+    other_encryption_key_file: Path | None = None
     publish_ahead: int = Field(default=600, ge=0, le=86_400)
 
 
@@ -166,6 +178,7 @@ class AuthorizationSettings(_Section):
     device_lifetime: int = Field(default=600, ge=60, le=1_800)
     device_interval: int = Field(default=5, ge=1, le=60)
     user_code_tries: int = Field(default=5, ge=1, le=100)
+    open_for_agent: int = Field(default=1_000, ge=1, le=100_000)
 
 
 class LedgerSettings(_Section):
@@ -221,6 +234,50 @@ class NotificationsSettings(_Section):
         return self
 
 
+class AuditStreamSettings(_Section):
+    """Where each event of the audit is sent once it is sealed."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]{1,40}$")
+    kind: Literal["file", "http", "syslog"]
+    format: Literal["json", "ocsf"] = "json"
+    file: Path | None = None
+    url: WebUrl | None = None
+    authorization: SecretStr | None = None
+    address: str | None = None
+    transport: Literal["tcp", "udp", "unix"] = "tcp"
+    allow_private_network: bool = False
+
+    @model_validator(mode="after")
+    def _what_each_kind_takes(self) -> Self:
+        member = {"file": "file", "http": "url", "syslog": "address"}[self.kind]
+        if getattr(self, member) is None:
+            raise ValueError(f"kind {self.kind} takes {member} with it")
+        if self.kind == "syslog" and self.transport != "unix" and not self.syslog_host():
+            raise ValueError("address takes HOST:PORT, or a path where transport is unix")
+        return self
+
+    def syslog_host(self) -> tuple[str, int] | None:
+        """The host and port of `address`; None where it has none."""
+        host, _, port = (self.address or "").rpartition(":")
+        return (host.strip("[]"), int(port)) if host and port.isdecimal() and 0 < int(port) < 65_536 else None
+
+
+class AuditSettings(_Section):
+    """How long events are kept, and who else is told of them."""
+
+    keep_days: int = Field(default=0, ge=0, le=36_500)
+    witness_file: Path | None = None
+    witness_url: WebUrl | None = None
+    allow_private_network: bool = False
+    streams: tuple[AuditStreamSettings, ...] = ()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len({stream.name for stream in self.streams}) != len(self.streams):
+            raise ValueError("streams: two have the same name")
+        return self
+
+
 class PagesSettings(_Section):
     """What people see, and how they stay signed in. Times are in seconds."""
 
@@ -261,11 +318,65 @@ class UpstreamSettings(_Section):
         return self
 
 
+class ClientMetadataSettings(_Section):
+    """Agents whose client_id is the address of a document. Times are in seconds."""
+
+    refresh_after: int = Field(default=300, ge=10, le=3_600)
+    allow_private_network: bool = False
+    ca_file: Path | None = None
+
+
+class TasksSettings(_Section):
+    """How long a task may go on, in seconds, and how many tokens may be issued for it; no bound where left out."""
+
+    longest: int | None = Field(default=None, ge=1, le=31_536_000)
+    most_actions: int | None = Field(default=None, ge=1, le=1_000_000)
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a bound at all."""
+        return self.longest is not None or self.most_actions is not None
+
+
+class GroupsSettings(BaseModel):
+    """Sign-off groups and their members; each key is a group's name."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, tuple[str, ...]] = Field(init=False)
+
+    @property
+    def members(self) -> Mapping[str, tuple[str, ...]]:
+        """The user names of each group."""
+        return self.__pydantic_extra__
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        for name in self.members:
+            if not re.fullmatch(r"[a-z][a-z0-9_-]{0,63}", name):
+                raise ValueError(f"{name!a}: a group's name takes a-z 0-9 _ - and begins with a letter")
+        return self
+
+
 class LogSettings(_Section):
     """What is written while the server runs."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "console"] = "json"
+
+
+class EventsSettings(_Section):
+    """How Security Event Tokens are pushed to resource servers."""
+
+    allow_private_network: bool = False
+    ca_file: Path | None = None
+
+
+class MetricsSettings(_Section):
+    """Who may read `/metrics`, and where several processes count together."""
+
+    networks: tuple[IPvAnyNetwork, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+    token: SecretStr | None = Field(default=None, min_length=20)
+    directory: Path | None = None
 
 
 class TrustDomainSettings(_Section):
@@ -338,7 +449,13 @@ class Settings(BaseSettings):
     notifications: NotificationsSettings = NotificationsSettings()
     pages: PagesSettings = PagesSettings()
     upstream: UpstreamSettings = UpstreamSettings()
+    audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
+    client_metadata: ClientMetadataSettings = ClientMetadataSettings()
+    tasks: TasksSettings = TasksSettings()
+    groups: GroupsSettings = GroupsSettings()
+    events: EventsSettings = EventsSettings()
+    metrics: MetricsSettings = MetricsSettings()
     trust_domains: tuple[TrustDomainSettings, ...]
 
     @model_validator(mode="after")
@@ -372,8 +489,9 @@ def load_settings(path: Path | None = None) -> Settings:
         raise ConfigurationError(f"environment: {error}: takes JSON") from error
     except (ValueError, OSError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
-    if loaded.keys.encryption_key and not _from_environment("keys", "encryption_key"):
-        _check_private(path, path.stat())
+    for name in ("encryption_key", "other_encryption_key"):
+        if getattr(loaded.keys, name) and not _from_environment("keys", name):
+            _check_private(path, path.stat())
     return _with_absolute_paths(loaded, path.parent)
 
 
@@ -384,7 +502,26 @@ def read_encryption_key(keys: KeysSettings) -> bytes | None:
     """
     if keys.encryption_key:
         return _key_from(keys.encryption_key.get_secret_value())
-    path = keys.encryption_key_file
+    return _read_key_file(keys.encryption_key_file, "encryption_key_file")
+
+
+def read_other_encryption_key(keys: KeysSettings) -> bytes | None:
+    """The second key, with which secrets are opened as well while the first is being exchanged; None without one.
+
+    Raises `ConfigurationError` where others can read its file, or it holds no such key.
+    """
+    if keys.other_encryption_key:
+        return _key_from(keys.other_encryption_key.get_secret_value())
+    path = keys.other_encryption_key_file
+    if path is None:
+        return None
+    key = _read_key_file(path, "other_encryption_key_file")
+    if key is None:
+        raise ConfigurationError(f"{path}: keys.other_encryption_key_file: there is no such file")
+    return key
+
+
+def _read_key_file(path: Path, setting: str) -> bytes | None:
     try:
         with path.open("rb") as file:
             _check_private(path, os.fstat(file.fileno()))
@@ -394,7 +531,7 @@ def read_encryption_key(keys: KeysSettings) -> bytes | None:
         return None
     except (ValueError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigurationError(f"{path}: keys.encryption_key_file: {reason}") from error
+        raise ConfigurationError(f"{path}: keys.{setting}: {reason}") from error
 
 
 def create_encryption_key(keys: KeysSettings) -> bytes:
@@ -495,8 +632,14 @@ def _in_words(path: Path, error: ValidationError) -> str:
 def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
     changes: dict[str, Any] = {
         "keys": _absolute(settings.keys, base),
+        "audit": _absolute(settings.audit, base).model_copy(
+            update={"streams": tuple(_absolute(stream, base) for stream in settings.audit.streams)}
+        ),
+        "events": _absolute(settings.events, base),
+        "metrics": _absolute(settings.metrics, base),
         "catalogue": _absolute(settings.catalogue, base),
         "upstream": _absolute(settings.upstream, base),
+        "client_metadata": _absolute(settings.client_metadata, base),
         "policies": _absolute(settings.policies, base),
         "trust_domains": tuple(_absolute(domain, base) for domain in settings.trust_domains),
         "database": settings.database.model_copy(update={"url": _absolute_url(settings.database.url, base)}),

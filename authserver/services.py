@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from authserver import config
 from authserver.actors.trust_domains import TrustDomains
+from authserver.audit.history import History
 from authserver.clock import Clock
 from authserver.config import ConfigurationError, Settings
 from authserver.db import Database
@@ -54,6 +55,7 @@ class Services:
     status_indexes: StatusIndexes
     approvals_secret: bytes = field(repr=False)
     upstream: OpenIdProvider | None
+    history: History = field(default_factory=History)
 
     @property
     def issuer(self) -> str:
@@ -118,7 +120,7 @@ def open_services(settings: Settings, clock: Clock, database: Database | None = 
     vocabulary = load_vocabulary(settings)
     trust_domains = TrustDomains(settings.trust_domains, issuer=settings.server.issuer)
     database = database or open_database(settings)
-    seal = Seal(_encryption_key(settings, database))
+    seal = Seal(_encryption_key(settings, database), config.read_other_encryption_key(settings.keys))
     pairwise, nonce_secret, code_secret, approvals_secret = _shared_secrets(database, seal, clock.now())
     signing_keys = SigningKeys(database, seal, clock)
     issuer = settings.server.issuer

@@ -31,15 +31,11 @@ def owned(connection: Connection, catalogue: Catalogue) -> list[Owned]:
 
 
 def _owned(entry: CatalogueEntry, members: Mapping[str, int]) -> Owned:
-    approver, escalates = group_of(entry.approver), group_of(entry.escalate_to)
-    needed = {
-        "owner": (entry.owner, 1),
-        "approver": (approver, entry.approvals),
-        "escalate_to": (escalates, 1),
-    }
-    named = {group: members.get(group, 0) for group, _ in needed.values() if group is not None}
-    gaps = [role for role, (group, least) in needed.items() if group is not None and named[group] < least]
-    return Owned(entry, named, tuple(gaps))
+    escalates = [("escalation", group_of(step.to), 1) for step in entry.escalation]
+    needed = [("owner", entry.owner, 1), ("approver", group_of(entry.approver), entry.approvals), *escalates]
+    named = {group: members.get(group, 0) for _, group, _ in needed if group is not None}
+    gaps = [role for role, group, least in needed if group is not None and named[group] < least]
+    return Owned(entry, named, tuple(dict.fromkeys(gaps)))
 
 
 def _members(connection: Connection) -> Counter[str]:

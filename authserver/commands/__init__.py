@@ -17,6 +17,7 @@ _VERBS = (
     "keys",
     "audit",
     "policy",
+    "backup",
     "prune",
     "doctor",
     "workload",

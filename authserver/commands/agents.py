@@ -1,5 +1,6 @@
 """`agents`: the software that acts, registered under its workload."""
 
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -8,6 +9,7 @@ from sqlalchemy import Connection
 from authserver import register
 from authserver.actors import AlreadyRegistered, NotRegistered, agents
 from authserver.actors.agents import Agent
+from authserver.agent_documents import DocumentRefused, fetcher_of, read, with_document
 from authserver.commands.context import (
     TAKES_ANY_ID,
     Failed,
@@ -21,9 +23,11 @@ from authserver.commands.context import (
     read_json,
 )
 from authserver.members import without_none
+from authserver.policy.facts import RISKS
 from authserver.revoke import Target, revoke
+from authserver.services import Services
 
-_COLUMNS = ("client_id", "name", "trust_domain", "subject", "owner", "actions", "disabled_at")
+_COLUMNS = ("client_id", "name", "trust_domain", "subject", "owner", "risk", "actions", "disabled_at")
 
 
 @click.group("agents")
@@ -32,13 +36,18 @@ def verb() -> None:
 
 
 @verb.command("create")
-@click.option("--client-id", required=True, help="Its name as an OAuth client: 1 to 100 of A-Z a-z 0-9 . _ -")
+@click.option(
+    "--client-id",
+    required=True,
+    help="Its name as an OAuth client: 1 to 100 of A-Z a-z 0-9 . _ -, or the https URL of its metadata document.",
+)
 @click.option("--trust-domain", required=True, help="The configured trust domain that vouches for it.")
 @click.option(
     "--subject", required=True, help="Its workload's subject there: a SPIFFE ID, or what `sub` says."
 )
 @click.option("--name", help="What people call it; the client id by default.")
 @click.option("--owner", help="Who answers for it.")
+@click.option("--risk", type=click.Choice(RISKS), help="How risky it is, for policies.")
 @click.option(
     "--actions", help="All that it may ever be allowed, with commas between; else whatever users delegate."
 )
@@ -55,6 +64,7 @@ def create(
     subject: str,
     name: str | None,
     owner: str | None,
+    risk: str | None,
     actions: str | None,
     redirect_uris: tuple[str, ...],
     jwks: Path | None,
@@ -66,12 +76,16 @@ def create(
         subject=subject,
         name=name,
         owner=owner,
+        risk=risk,
         actions=None if actions is None else actions.split(","),
         redirect_uris=list(redirect_uris),
         jwks=None if jwks is None else read_json(jwks),
     )
     with opened() as services:
-        agent = register.parse_agent(unverified, services, services.clock.now())
+        now = services.clock.now()
+        agent = register.parse_agent(unverified, services, now)
+        if agent.has_document:
+            agent = _with_document(services, agent, now)
         try:
             services.database.write(lambda connection: register.create_agent(connection, agent, operator()))
         except AlreadyRegistered as error:
@@ -110,8 +124,18 @@ def disable(client_id: str) -> None:
         print_json(_shown(agent))
 
 
+def _with_document(services: Services, agent: Agent, now: datetime) -> Agent:
+    """The agent as its document has it, which is read before anything is written."""
+    try:
+        found = read(fetcher_of(services.settings.client_metadata), agent.client_id)
+    except DocumentRefused as error:
+        raise Failed(f"{agent.client_id}: the document cannot be used: {error.reason}") from error
+    return with_document(agent, found, now)
+
+
 def _shown(agent: Agent) -> dict[str, object]:
     return {
         **register.members_of_agent(agent),
+        **({"redirect_uris": list(agent.redirect_uris)} if agent.has_document else {}),
         **without_none(created_at=instant(agent.created_at), disabled_at=instant(agent.disabled_at)),
     }

@@ -17,8 +17,10 @@ agents create
 agents list
 agents disable
 resource-servers create
+resource-servers renew-secret
 resource-servers list
 users create
+users link
 users list
 delegations create
 delegations list
@@ -28,7 +30,14 @@ revoke
 ledger check
 keys list
 keys rotate
+keys revoke
+keys reencrypt
 audit export
+audit heads
+audit keys
+audit verify
+audit seal
+audit restore
 policy check
 policy test
 policy list
@@ -37,6 +46,7 @@ policy observe
 policy enforce
 policy simulate
 policy explain
+backup
 prune
 doctor
 workload create-domain

@@ -16,6 +16,8 @@ from authserver.agent import (
     Money,
     NotAgreed,
     Waiting,
+    WorkloadUnknown,
+    asking,
 )
 from tests.agents import ACTIONS, Market
 from tests.approving import answers
@@ -206,6 +208,20 @@ def test_a_person_is_asked_by_browser_and_comes_back_to_this_machine(market: Mar
     )
 
 
+def test_a_code_is_worth_nothing_without_the_key_of_who_asked(market: Market, ada: Visit) -> None:
+    """RFC 9449 §10: the kit binds its request to its key, so whoever takes code and verifier has nothing yet."""
+    agent, thief = market.agent(), market.agent()
+    push = asking.push(market.details(), "http://127.0.0.1:9/callback", "basket-helper", agent.core.key)
+    asked = agent.walk(push)
+    code = parameters_of(allow(ada, parameters_of(asked.url)["request_uri"]).headers["location"])["code"]
+    with pytest.raises(ExchangeRefused) as refused:
+        thief.walk(asking.claim(asked, code, "basket-helper", thief.core.key, thief.core.nonces))
+    assert refused.value.error == "invalid_dpop_proof"
+    assert market.world.events()[-1]["rule"] == "code.dpop_jkt"
+    claim = asking.claim(asked, code, "basket-helper", agent.core.key, agent.core.nonces)
+    assert agent.walk(claim).actions == set(ACTIONS)
+
+
 def test_a_persons_no_is_said_so(market: Market, ada: Visit) -> None:
 
     def refuses(url: str) -> None:
@@ -323,6 +339,45 @@ def test_a_task_ends_with_the_programs_own_error(market: Market) -> None:
         raise KeyError("mine")
     with pytest.raises(IssuerUnavailable), agent.task(market.delegated()):
         lossy.lost = 0
+
+
+def test_a_task_that_cannot_be_told_to_end_hides_no_error_of_the_program(market: Market) -> None:
+    """Also where the server refuses, or the workload is unknown by then; without an error of its own, it is told."""
+    known = True
+
+    def assertion() -> str:
+        if not known:
+            raise WorkloadUnknown("gone")
+        return market.world.assertion()
+
+    agent = Agent(market.world.issuer, assertion, "basket-helper", clock=market.world.clock)
+    stranger = Agent(market.world.issuer, market.world.assertion, "price-scout", clock=market.world.clock)
+    with pytest.raises(KeyError, match="mine"), stranger.task(market.delegated()):
+        raise KeyError("mine")
+    with pytest.raises(ExchangeRefused), stranger.task(market.delegated()):
+        pass
+    with pytest.raises(KeyError, match="mine"), agent.task(market.delegated()):
+        known = False
+        raise KeyError("mine")
+    with pytest.raises(WorkloadUnknown), agent.task(market.delegated()):
+        pass
+
+
+def test_tokens_that_have_ended_are_not_kept_however_many_addresses_an_agent_goes_to(market: Market) -> None:
+    auth = market.agent().task(market.delegated()).auth("catalog.search")
+    with httpx.Client(base_url=market.url, auth=auth) as shop:
+        for number in range(3):
+            assert shop.get("/api/products", params={"page": number}).status_code == 200
+        assert len(auth._kept) == 1
+        market.world.clock.advance(seconds=301)
+        assert shop.request("HEAD", "/api/products").status_code == 200
+        assert len(auth._kept) == 1  # the other one's time is over
+        assert shop.get("/api/products").status_code == 200
+    asked = market.schemes()
+    # An ended token is fetched anew, and kept anew.
+    with httpx.Client(base_url=market.url, auth=auth) as shop:
+        assert shop.get("/api/products").status_code == 200
+    assert len(market.schemes()) == len(asked) + 1
 
 
 def test_a_task_hands_a_part_on_which_ends_with_it(market: Market) -> None:

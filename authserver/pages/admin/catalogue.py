@@ -30,7 +30,7 @@ def show_catalogue(services: Services, request: Request) -> Response:
         gap_names={
             "owner": _("nobody is in the owner group"),
             "approver": _("too few people can approve"),
-            "escalate_to": _("nobody is there to escalate to"),
+            "escalation": _("nobody is there to escalate to"),
         },
         missing=sum(bool(one.gaps) for one in found),
     )

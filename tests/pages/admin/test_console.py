@@ -356,7 +356,7 @@ def test_S17_the_catalogue_shows_who_answers_and_who_is_missing(world: World) ->
         groups = {
             group.removeprefix("group:")
             for one in world.services.vocabulary.catalogue.entries.values()
-            for group in (one.owner, one.approver, one.escalate_to)
+            for group in (one.owner, one.approver, *(step.to for step in one.escalation))
         }
         for number in range(5):
             add_user(world, f"member-{number}", groups=tuple(sorted(groups)))

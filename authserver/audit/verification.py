@@ -1,0 +1,245 @@
+"""Whether the audit is what it was: every event against its leaf, every leaf against the heads, here and elsewhere.
+
+INVARIANT: a change to any sealed event, batch or head is found, and so is one that is missing
+(test_A126_one_flipped_bit_anywhere_is_found).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, select
+
+from authserver import jose
+from authserver.audit import batches, heads
+from authserver.audit.batches import Batch, Leaf
+from authserver.audit.heads import Head, HeadRefused
+from authserver.audit.tree import Tree
+from authserver.schema import AuditEvent, AuditRetention, table_of
+
+_EVENTS, _RETENTION = table_of(AuditEvent), table_of(AuditRetention)
+_MOST_PROBLEMS = 100
+RETENTION, RESTORED = "audit.retention", "audit.restored"
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Leaves that a restored back-up did not have, as an event of the audit says it: positions, the end excluded."""
+
+    start: int
+    end: int
+
+
+@dataclass(slots=True)
+class Verified:
+    """What was found. `problems` is empty where all is as it was written."""
+
+    sealed: int = 0
+    unsealed: int = 0
+    removed_by_retention: int = 0
+    heads: int = 0
+    lost: list[Lost] = field(default_factory=list)
+    root: bytes = b""
+    problems: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, object]:
+        """For output."""
+        return {
+            "ok": not self.problems,
+            "sealed": self.sealed,
+            "unsealed": self.unsealed,
+            "removed_by_retention": self.removed_by_retention,
+            "heads": self.heads,
+            "lost_in_restores": [[lost.start, lost.end] for lost in self.lost],
+            "root_hash": self.root.hex(),
+            "problems": self.problems,
+        }
+
+
+def verify(
+    connection: Connection, keys: Sequence[jose.VerificationKey], issuer: str, witnessed: Sequence[Head] = ()
+) -> Verified:
+    """Hold the audit in the database to itself, and to heads that were kept elsewhere, in the order they came in."""
+    check = _Check(keys, issuer)
+    for batch in batches.all_batches(connection):
+        check.batch(batch, batches.events_of(connection, [leaf.event_id for leaf in batch.leaves]))
+    check.retention(dict(_retention(connection)))
+    check.inserted(_numbers(connection))
+    check.witnessed(witnessed)
+    return check.found
+
+
+def verify_export(
+    events: Iterable[Mapping[str, object]],
+    signed_heads: Iterable[str],
+    keys: Sequence[jose.VerificationKey],
+    issuer: str,
+) -> Verified:
+    """Hold an export to signed heads, with nothing else at hand.
+
+    Each event says at which `leaf` it is; those that are not sealed yet say nothing. All leaves have to be there, from
+    the first to that of the newest head, so an export of a part cannot be verified alone.
+    """
+    found, hashes = Verified(), dict[int, bytes]()
+    for event in events:
+        leaf = event.get("leaf")
+        if leaf is None:
+            found.unsealed += 1
+        elif type(leaf) is not int or leaf < 0 or leaf in hashes:
+            found.problems.append(f"event {event.get('id')}: says leaf {leaf}, which cannot be")
+        else:
+            hashes[leaf] = batches.leaf_of({name: value for name, value in event.items() if name != "leaf"})
+    found.sealed = len(hashes)
+    known, problems = heads.read_file(signed_heads, keys)
+    found.problems += problems
+    tree = Tree()
+    for head in sorted(known, key=lambda head: head.tree_size):
+        missing = [number for number in range(tree.size, head.tree_size) if number not in hashes]
+        if missing:
+            found.problems.append(
+                f"leaf {missing[0]} and {len(missing) - 1} more are missing from the export"
+            )
+            break
+        tree = tree.with_leaves([hashes[number] for number in range(tree.size, head.tree_size)])
+        found.problems += _against(head, tree, issuer)
+        found.heads += 1
+    if not known:
+        found.problems.append("there is no head to hold the export to")
+    elif len(hashes) > tree.size and not found.problems:
+        found.problems.append(f"{len(hashes) - tree.size} events are after the newest head")
+    found.root = tree.root()
+    return found
+
+
+def _against(head: Head, tree: Tree, issuer: str) -> list[str]:
+    if head.issuer != issuer:
+        return [f"the head after {head.tree_size} events is of another server, {head.issuer}"]
+    if head.root != tree.root():
+        return [
+            f"the head after {head.tree_size} events has another root: something before it is not as it was"
+        ]
+    return []
+
+
+class _Check:
+    def __init__(self, keys: Sequence[jose.VerificationKey], issuer: str) -> None:
+        self.found = Verified()
+        self._keys, self._issuer = keys, issuer
+        self._tree = Tree()
+        self._roots = dict[int, bytes]()  # by the size of the tree after each batch
+        self._position_of = dict[int, int]()
+        self._gone: list[tuple[int, int]] = []  # position and number of events that are not there
+        self._said_removed: dict[int, str] = {}
+
+    def batch(self, batch: Batch, rows: Mapping[int, object]) -> None:
+        if batch.first != self._tree.size:
+            self._problem(
+                f"batch {batch.first}: the batch before it is missing, the tree has {self._tree.size}"
+            )
+        for position, leaf in enumerate(batch.leaves, start=batch.first):
+            self._leaf(position, leaf, rows.get(leaf.event_id))
+        self._tree = self._tree.with_leaves([leaf.hash for leaf in batch.leaves])
+        if self._tree != batch.tree:
+            self._problem(f"batch {batch.first}: its leaves do not lead to its tree")
+        self._head(batch)
+        self._roots[self._tree.size] = self._tree.root()
+        self.found.sealed, self.found.root = self._tree.size, self._tree.root()
+
+    def _leaf(self, position: int, leaf: Leaf, row: object) -> None:
+        if leaf.event_id in self._position_of:
+            self._problem(f"event {leaf.event_id}: is sealed twice, at {position} too")
+        self._position_of[leaf.event_id] = position
+        if row is None:
+            self._gone.append((position, leaf.event_id))
+            return
+        if batches.leaf_in(row) != leaf:  # type: ignore[arg-type]
+            self._problem(f"event {leaf.event_id}: was changed after it was sealed")
+            return
+        self._remember(batches.members_of(row))  # type: ignore[arg-type]
+
+    def _remember(self, event: Mapping[str, object]) -> None:
+        data = event["data"]
+        if not isinstance(data, dict):
+            return
+        if event["event"] == RETENTION:
+            self._said_removed[data["below"]] = data["removed_before"]
+        if event["event"] == RESTORED:
+            self.found.lost.append(Lost(data["tree_size"], data["witnessed_size"]))
+
+    def _head(self, batch: Batch) -> None:
+        try:
+            head = heads.read(batch.head, self._keys)
+        except HeadRefused as error:
+            self._problem(f"batch {batch.first}: its head {error}")
+            return
+        if head.issued_at != batch.sealed_at:
+            self._problem(f"batch {batch.first}: its head is of another time")
+        if head.tree_size != self._tree.size:
+            self._problem(f"batch {batch.first}: its head is of {head.tree_size} events")
+        else:
+            self.found.problems += _against(head, self._tree, self._issuer)
+
+    def retention(self, removed: Mapping[int, str]) -> None:
+        """Hold what is missing to what retention has taken away, and that to what the audit says of it."""
+        for below, before in removed.items():
+            if self._said_removed.get(below) != before:
+                self._problem(f"the audit does not say that events below {below} were taken away")
+        allowed = max((below for below in removed if below in self._said_removed), default=0)
+        for position, number in self._gone:
+            if position < allowed:
+                self.found.removed_by_retention += 1
+            else:
+                self._problem(f"event {number}: was removed")
+
+    def inserted(self, numbers: Iterator[int]) -> None:
+        """Events that are in no batch: new ones, which are sealed soon; or old ones that were not there then."""
+        newest = max(self._position_of, default=0)
+        for number in numbers:
+            if number in self._position_of:
+                continue
+            self.found.unsealed += 1
+            if number < newest:
+                self._problem(f"event {number}: was not there when those around it were sealed")
+
+    def witnessed(self, witnessed: Sequence[Head]) -> None:
+        """Hold the tree to heads that were kept elsewhere."""
+        for number, head in enumerate(witnessed):
+            self.found.heads += 1
+            problem = self._contradiction(head)
+            if problem is not None and not self._was_lost(head, witnessed[number + 1 :]):
+                self._problem(problem)
+
+    def _contradiction(self, head: Head) -> str | None:
+        if head.issuer != self._issuer:
+            return f"a witness has a head of another server, {head.issuer}"
+        if head.tree_size > self._tree.size:
+            missing = head.tree_size - self._tree.size
+            return f"the newest {missing} events are cut off: a witness has seen {head.tree_size}"
+        if self._root_at(head.tree_size) != head.root:
+            return f"a witness has seen another history up to event {head.tree_size}"
+        return None
+
+    def _was_lost(self, head: Head, later: Sequence[Head]) -> bool:
+        # A back-up that was restored goes on from fewer events; the audit then says which were lost.
+        went_back = any(after.tree_size <= head.tree_size for after in later)
+        return went_back and any(lost.start < head.tree_size <= lost.end for lost in self.found.lost)
+
+    def _root_at(self, size: int) -> bytes | None:
+        return Tree().root() if size == 0 else self._roots.get(size)
+
+    def _problem(self, text: str) -> None:
+        if len(self.found.problems) < _MOST_PROBLEMS:
+            self.found.problems.append(text)
+
+
+def _retention(connection: Connection) -> Iterator[tuple[int, str]]:
+    for row in connection.execute(select(_RETENTION).order_by(_RETENTION.c.below)):
+        yield row.below, row.removed_before.isoformat()
+
+
+def _numbers(connection: Connection, *, page: int = 10_000) -> Iterator[int]:
+    last = -(2**63)
+    while found := connection.scalars(
+        select(_EVENTS.c.id).where(_EVENTS.c.id > last).order_by(_EVENTS.c.id).limit(page)
+    ).all():
+        yield from found
+        last = found[-1]

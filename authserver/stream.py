@@ -1,0 +1,103 @@
+"""Tell witnesses of new heads and collectors of new events: in the tree's order, at least once, from any process."""
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+
+import structlog
+from sqlalchemy import Connection
+
+from authserver.audit import batches, deliveries, export
+from authserver.audit.batches import Batch
+from authserver.config import AuditStreamSettings
+from authserver.notifications import collectors
+from authserver.notifications.collectors import Line, NotTaken
+from authserver.services import Services
+
+log = structlog.get_logger()
+_BATCHES = 20  # heads at once
+_EVENTS = 500  # events at once, so that what is held in memory is bounded
+
+# Sends what comes after a position; returns the position that it reached, which is the same where nothing is new.
+Send = Callable[[int], int]
+
+
+def destinations_of(services: Services) -> dict[str, Send]:
+    """Everybody who is to be told, by name."""
+    settings = services.settings.audit
+    found: dict[str, Send] = {}
+    if settings.witness_file is not None:
+        found["witness:file"] = partial(_heads_to_file, services)
+    if settings.witness_url is not None:
+        found["witness:http"] = partial(_heads_to_url, services)
+    return found | {f"stream:{s.name}": partial(_events_to, services, s) for s in settings.streams}
+
+
+def deliver(services: Services, now: datetime) -> int:
+    """Tell everybody who is due some of what is new; returns how many took something. Outside of every transaction."""
+    told = destinations_of(services)
+    waiting = (
+        services.database.read(lambda connection: deliveries.waiting(connection, told, now)) if told else ()
+    )
+    return sum(_deliver(services, name, told[name], now) for name in waiting)
+
+
+def _deliver(services: Services, name: str, send: Send, now: datetime) -> bool:
+    delivery = services.database.write(lambda connection: deliveries.claim(connection, name, now))
+    if delivery is None:
+        return False
+    try:
+        position = send(delivery.position)
+    except NotTaken as error:
+        log.warning("audit.not_taken", destination=name, reason=str(error), attempts=delivery.attempts + 1)
+        return False
+    services.database.write(partial(deliveries.taken, delivery=delivery, position=position, now=now))
+    return position != delivery.position
+
+
+def _new(services: Services, position: int, most: int) -> list[Batch]:
+    return services.database.read(lambda connection: batches.after(connection, position, most))
+
+
+def _heads_to_file(services: Services, position: int) -> int:
+    path, new = services.settings.audit.witness_file, _new(services, position, _BATCHES)
+    if not new or path is None:
+        return position
+    collectors.append(path, [batch.head for batch in new])
+    return new[-1].tree.size
+
+
+def _heads_to_url(services: Services, position: int) -> int:
+    settings, new = services.settings.audit, _new(services, position, 1)
+    if not new or settings.witness_url is None:
+        return position
+    allow = settings.allow_private_network
+    collectors.post(settings.witness_url, new[0].head, "application/jwt", None, allow_private_network=allow)
+    return new[0].tree.size
+
+
+def _events_to(services: Services, stream: AuditStreamSettings, position: int) -> int:
+    new = _new(services, position, 1)
+    if not new:
+        return position
+    start = position - new[0].first
+    leaves = new[0].leaves[start : start + _EVENTS]
+    events = services.database.read(lambda c: batches.events_of(c, [leaf.event_id for leaf in leaves]))
+    # What retention has taken away in the meantime is passed over.
+    exported = [
+        batches.members_of(events[leaf.event_id]) | {"leaf": place}
+        for place, leaf in enumerate(leaves, start=position)
+        if leaf.event_id in events
+    ]
+    collectors.send(stream, [Line(str(e["at"]), export.line(e, stream.format)) for e in exported])
+    return position + len(leaves)
+
+
+def failing(services: Services) -> dict[str, int]:
+    """Destinations that are configured and took nothing at the last attempts, and how many attempts."""
+
+    def read(connection: Connection) -> dict[str, int]:
+        return deliveries.failing(connection)
+
+    known = destinations_of(services)
+    return {name: times for name, times in services.database.read(read).items() if name in known}
