@@ -48,6 +48,10 @@ def test_S18_an_administrator_revokes_at_each_level_after_seeing_what_it_ends(
         done = visit.post("/admin/revoke", **form)
         assert done.status_code == 200, done.text
         assert "<strong>1</strong> live token<" in done.text
+        # What is ended is not counted twice.
+        again = visit.get("/admin/revoke", params={"kind": kind, "target": target})
+        assert "<strong>0</strong> delegations<" in again.text
+        assert "<strong>0</strong> live tokens<" in again.text
     assert redeem(world, token).status_code == 409
     assert budget_of(world, granted.grant_id).reserved == 0
     task = {"task_id": "t-1"} if kind == "task" else {}

@@ -108,7 +108,7 @@ def _press_until(page: Page, name: str) -> None:
     raise AssertionError(name)
 
 
-SCRIPT = "'\"><img src=x onerror=alert(1)><svg onload=alert(1)></script><script>alert(1)</script>{{7*7}}"
+SCRIPT = "'\"><img src=x onerror=alert(1)><svg onload=alert(1)>"
 
 
 def test_A116_no_field_of_the_console_runs_anything(browser: Browser, company: tuple[World, Company]) -> None:
