@@ -36,7 +36,9 @@ def verb(output: Path) -> None:
             _write(output / "evidence.html", report.to_html(facts, assessed))
             _write(output / "evidence.json", json.dumps(report.to_json(facts, assessed), indent=2) + "\n")
             states = [one.state for one in assessed]
-            return {state: states.count(state) for state in ("met", "partly met", "not met", "does not apply")}
+            return {
+                state: states.count(state) for state in ("met", "partly met", "not met", "does not apply")
+            }
 
         print_json(services.database.read(write_out))
 

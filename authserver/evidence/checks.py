@@ -1,4 +1,4 @@
-"""What the running system shows: each check looks at the configuration or the database in force, and says what is there.
+"""What the running system shows: each check looks at the configuration or database in force, and says what is there.
 
 A check is met or not by what it finds, never by what was intended. Adding one is a function here and its name in
 `controls.toml`.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Row, func, select
 
 from authserver import stream
 from authserver.administration import gaps
@@ -18,7 +18,6 @@ from authserver.audit.verification import verify
 from authserver.ledger.check import check as ledger_differences
 from authserver.policies import states
 from authserver.policies.files import read_files
-from authserver.policies.states import state_of
 from authserver.policy.catalogue import LONGEST_LIFETIME, CatalogueEntry
 from authserver.schema import Action, Agent, AuditEvent, Delegation, EventStream, Revocation, table_of
 from authserver.schema import ResourceServer as ResourceServerRow
@@ -85,13 +84,21 @@ def action_lifetimes(facts: Facts) -> tuple[bool, str, str]:
 def single_use(facts: Facts) -> tuple[bool, str, str]:
     """What moves money is redeemed, once."""
     reusable = [entry.name for entry in facts.actions if entry.moves_money and not entry.redeem]
-    return not reusable, f"actions that move money and can be used again: {_some(reusable)}", "catalogue: redeem"
+    return (
+        not reusable,
+        f"actions that move money and can be used again: {_some(reusable)}",
+        "catalogue: redeem",
+    )
 
 
 def sender_constraint(facts: Facts) -> tuple[bool, str, str]:
     """Some tokens are bound to a key (DPoP)."""
     bound = [entry.name for entry in facts.actions if entry.sender_constraint == "required"]
-    return bool(bound), f"actions whose tokens must be bound to a key: {_some(bound)}", "catalogue: sender_constraint"
+    return (
+        bool(bound),
+        f"actions whose tokens must be bound to a key: {_some(bound)}",
+        "catalogue: sender_constraint",
+    )
 
 
 def catalogue(facts: Facts) -> tuple[bool, str, str]:
@@ -103,7 +110,10 @@ def catalogue(facts: Facts) -> tuple[bool, str, str]:
 
 def group_members(facts: Facts) -> tuple[bool, str, str]:
     """The groups that the catalogue names have people in them."""
-    empty = [one.entry.name for one in gaps.owned(facts.services, facts.connection) if one.gaps]
+    services = facts.services
+    configured = services.settings.groups.members
+    owned = gaps.owned(facts.connection, services.vocabulary.catalogue, configured)
+    empty = [one.entry.name for one in owned if one.gaps]
     return not empty, f"actions with a group that nobody is in: {_some(empty)}", "catalogue, users, [groups]"
 
 
@@ -111,8 +121,8 @@ def personal_data_asks(facts: Facts) -> tuple[bool, str, str]:
     """What opens personal data says which, and the export of it asks a person."""
     opening = [entry for entry in facts.actions if "datatypes" in entry.needs]
     asked = [entry.name for entry in opening if entry.approval == "always"]
-    said = f"actions that open personal data: {_some(e.name for e in opening)}; a person is always asked for: {_some(asked)}"
-    return bool(asked), said, "catalogue: needs, approval"
+    said = f"actions that open personal data: {_some(entry.name for entry in opening)}"
+    return bool(asked), f"{said}; a person is always asked for: {_some(asked)}", "catalogue: needs, approval"
 
 
 # --- policies and approvals -----------------------------------------------------------------------------------------
@@ -122,9 +132,13 @@ def policies(facts: Facts) -> tuple[bool, str, str]:
     """At least one set of policies decides."""
     moved = states.read_all(facts.connection)
     files = read_files(facts.services.settings.policies.directory)
-    said = ", ".join(f"{file.name} ({state_of(file, moved)})" for file in files)
-    enforced = any(state_of(file, moved) == "enforce" for file in files)
-    return enforced and facts.services.policies.problem is None, f"sets: {said}", "policies.directory"
+    state = {file.name: moved.get(file.name, file.state) for file in files}
+    said = ", ".join(f"{name} ({state[name]})" for name in sorted(state))
+    return (
+        "enforce" in state.values() and facts.services.policies.problem is None,
+        f"sets: {said}",
+        "policies.directory",
+    )
 
 
 def approvals(facts: Facts) -> tuple[bool, str, str]:
@@ -145,7 +159,9 @@ def approval_limits(facts: Facts) -> tuple[bool, str, str]:
 def workload_identity(facts: Facts) -> tuple[bool, str, str]:
     """Assertions are short-lived."""
     domains = facts.services.settings.trust_domains
-    said = "; ".join(f"{d.name}: {d.kind}, {', '.join(d.algorithms)}, at most {d.max_lifetime} s" for d in domains)
+    said = "; ".join(
+        f"{d.name}: {d.kind}, {', '.join(d.algorithms)}, at most {d.max_lifetime} s" for d in domains
+    )
     return all(d.max_lifetime <= _LONGEST_ASSERTION for d in domains), said, "[[trust_domains]]"
 
 
@@ -153,7 +169,11 @@ def agents_without_secret(facts: Facts) -> tuple[bool, str, str]:
     """No agent has a secret: there is no column for one."""
     secrets = [column.name for column in _AGENTS.columns if "secret" in column.name]
     count = facts.connection.scalar(select(func.count()).select_from(_AGENTS))
-    return not secrets, f"{count} agents; columns of the table that could hold a secret: {_some(secrets)}", "agents"
+    return (
+        not secrets,
+        f"{count} agents; columns of the table that could hold a secret: {_some(secrets)}",
+        "agents",
+    )
 
 
 def one_workload_each(facts: Facts) -> tuple[bool, str, str]:
@@ -166,7 +186,9 @@ def one_workload_each(facts: Facts) -> tuple[bool, str, str]:
 def owned_agents(facts: Facts) -> tuple[bool, str, str]:
     """Every agent that may act has an owner."""
     enabled = _AGENTS.c.disabled_at.is_(None)
-    names = facts.connection.scalars(select(_AGENTS.c.client_id).where(enabled, _AGENTS.c.owner.is_(None))).all()
+    names = facts.connection.scalars(
+        select(_AGENTS.c.client_id).where(enabled, _AGENTS.c.owner.is_(None))
+    ).all()
     return not names, f"agents without an owner: {_some(names)}", "agents: owner"
 
 
@@ -183,32 +205,38 @@ def stale_agents(facts: Facts) -> tuple[bool, str, str]:
     """No agent that nobody uses is left enabled."""
     used = select(_ACTIONS.c.client_id).where(_ACTIONS.c.issued_at > facts.now - _UNUSED)
     old = _AGENTS.c.created_at < facts.now - _UNUSED
-    idle = select(_AGENTS.c.client_id).where(_AGENTS.c.disabled_at.is_(None), old, _AGENTS.c.client_id.not_in(used))
+    idle = select(_AGENTS.c.client_id).where(
+        _AGENTS.c.disabled_at.is_(None), old, _AGENTS.c.client_id.not_in(used)
+    )
     names = facts.connection.scalars(idle).all()
-    return not names, f"enabled agents that did nothing in {_UNUSED.days} days: {_some(names)}", "agents, actions"
+    return (
+        not names,
+        f"enabled agents that did nothing in {_UNUSED.days} days: {_some(names)}",
+        "agents, actions",
+    )
 
 
 def resource_server_secrets(facts: Facts) -> tuple[bool, str, str]:
     """No resource server uses a secret that is old."""
     enabled = (_SERVERS.c.disabled_at.is_(None)) & (_SERVERS.c.auth_method == "client_secret_basic")
     rows = facts.connection.execute(select(_SERVERS).where(enabled)).all()
-    made = {row.identifier: _secret_made_at(row._mapping) for row in rows}
+    made = {row.identifier: _secret_made_at(row) for row in rows}
     old = [name for name, at in made.items() if at < facts.now - _OLDEST_SECRET]
-    said = f"resource servers with a secret: {_some(made)}; older than {_OLDEST_SECRET.days} days: {_some(old)}"
+    said = (
+        f"resource servers with a secret: {_some(made)}; older than {_OLDEST_SECRET.days} days: {_some(old)}"
+    )
     return not old, said, "resource_servers"
 
 
-def _secret_made_at(row: Mapping[str, object]) -> datetime:
-    made = row.get("secret_renewed_at") or row["created_at"]
-    assert isinstance(made, datetime)  # noqa: S101  # the column is an instant
-    return made
+def _secret_made_at(row: Row[tuple[object, ...]]) -> datetime:
+    # A renewed one is as old as the end of the time in which the one before it was still good.
+    times = (row.created_at, row.previous_secret_until)
+    return max(at for at in times if isinstance(at, datetime))
 
 
 def operators_named(facts: Facts) -> tuple[bool, str, str]:
     """Who changed what is a person or a program that is named."""
-    newest = (
-        select(_REVOCATIONS.c.revoked_by).order_by(_REVOCATIONS.c.id.desc()).limit(_SHOWN)
-    )
+    newest = select(_REVOCATIONS.c.revoked_by).order_by(_REVOCATIONS.c.id.desc()).limit(_SHOWN)
     names = set(facts.connection.scalars(newest))
     return all(names), f"who revoked last: {_some(names)}", "revocations: revoked_by"
 
@@ -233,8 +261,14 @@ def hand_over_depth(facts: Facts) -> tuple[bool, str, str]:
 
 def ledger(facts: Facts) -> tuple[bool, str, str]:
     """Every running total is the sum of its transfers."""
-    wrong = [d.delegation_id for d in ledger_differences(facts.connection, facts.services.stored)]
-    return not wrong, f"delegations whose totals are not the sums of their transfers: {_some(wrong)}", "ledger check"
+    # A transaction of its own, which begins with what it needs.
+    found = facts.services.database.read(lambda c: list(ledger_differences(c, facts.services.stored)))
+    wrong = {difference.delegation_id for difference in found}
+    return (
+        not wrong,
+        f"delegations whose totals are not the sums of their transfers: {_some(wrong)}",
+        "ledger check",
+    )
 
 
 def open_reservations(facts: Facts) -> tuple[bool, str, str]:
@@ -290,7 +324,11 @@ def audit_streamed(facts: Facts) -> tuple[bool, str, str]:
     """Events go to somebody who watches."""
     names = [name for name in stream.destinations_of(facts.services) if name.startswith("stream:")]
     failing = set(stream.failing(facts.services)) & set(names)
-    return bool(names) and not failing, f"streams: {_some(names)}; failing: {_some(failing)}", "[[audit.streams]]"
+    return (
+        bool(names) and not failing,
+        f"streams: {_some(names)}; failing: {_some(failing)}",
+        "[[audit.streams]]",
+    )
 
 
 def resource_servers_told(facts: Facts) -> tuple[bool, str, str]:

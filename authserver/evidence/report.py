@@ -1,10 +1,10 @@
-"""The report: each control, what applies of it, what was found, and the last entries of the audit that show it at work."""
+"""The report: each control, what was found of it, and the last entries of the audit that show it at work."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
-from typing import Literal
+from typing import Any, Literal
 
 from jinja2 import Environment, StrictUndefined
 from sqlalchemy import func, select
@@ -69,7 +69,9 @@ def controls() -> tuple[Control, ...]:
 def assess(facts: Facts) -> list[Assessed]:
     """Go through all controls. Each check is made once, however many controls ask for it."""
     known = controls()
-    found = {name: checks.run(name, facts) for name in sorted({n for control in known for n in control.checks})}
+    found = {
+        name: checks.run(name, facts) for name in sorted({n for control in known for n in control.checks})
+    }
     return [_assessed(facts, control, found) for control in known]
 
 
@@ -97,15 +99,17 @@ def to_html(facts: Facts, assessed: Sequence[Assessed]) -> str:
     )
 
 
-def _control(entry: Mapping[str, object]) -> Control:
-    lists = {name: tuple(entry[name]) for name in ("checks", "events", "rows")}  # type: ignore[arg-type]
-    return Control(**{**entry, **lists})  # type: ignore[arg-type]
+def _control(entry: dict[str, Any]) -> Control:
+    members: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in entry.items()}
+    return Control(**members)
 
 
 def _assessed(facts: Facts, control: Control, found: Mapping[str, Finding]) -> Assessed:
     findings = tuple(found[name] for name in control.checks)
     newest = facts.connection.scalar(select(func.max(_EVENTS.c.id))) or 0
-    entries = newest_of(facts.connection, control.events, newest - _LATELY, _ENTRIES) if control.events else []
+    entries = (
+        newest_of(facts.connection, control.events, newest - _LATELY, _ENTRIES) if control.events else []
+    )
     return Assessed(control, _state(control, findings), findings, tuple(entries))
 
 

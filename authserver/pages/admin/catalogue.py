@@ -21,7 +21,9 @@ def routes(services: Services) -> list[tuple[str, str, Callable[..., Response]]]
 def show_catalogue(services: Services, request: Request) -> Response:
     """Every action with its owner, its approvers and what is missing."""
     administrator, catalogue = enter(services, request), services.vocabulary.catalogue
-    found = services.database.read(lambda connection: owned(connection, catalogue))
+    found = services.database.read(
+        lambda connection: owned(connection, catalogue, services.settings.groups.members)
+    )
     return page(
         "catalogue",
         administrator,
