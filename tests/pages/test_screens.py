@@ -41,6 +41,11 @@ def looks_right(page: Page, name: str, look: str) -> None:
     """What axe-core finds, and whether anything sticks out to the side."""
     SCREENSHOTS.mkdir(exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"{name}-{look}.png", full_page=True)
+    fits_everybody(page)
+
+
+def fits_everybody(page: Page) -> None:
+    """The same without a picture."""
     found: Any = Axe().run(page, options=RULES)
     assert found.violations_count == 0, found.generate_report()
     # What is exactly as bright as its background is, to axe-core, something to look at.
