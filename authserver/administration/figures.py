@@ -178,6 +178,12 @@ def awaiting(connection: Connection, now: datetime) -> Counted:
     return _counted(connection, select(literal(1)).select_from(_APPROVALS).where(waits))
 
 
+def overdue(connection: Connection, now: datetime) -> Counted:
+    """Tokens and authorizations that should have given back what they hold by then."""
+    held = _ACTIONS.c.ends_at.is_not(None) & (_ACTIONS.c.ends_at < now)
+    return _counted(connection, select(literal(1)).select_from(_ACTIONS).where(held))
+
+
 def waiting(connection: Connection, since: datetime) -> Waiting:
     """How long the newest answers since then took, a few thousand at most."""
     limits = (60, 300, 900, 3_600)  # seconds

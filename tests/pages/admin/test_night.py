@@ -116,9 +116,6 @@ def test_A116_no_field_of_the_console_runs_anything(browser: Browser, company: t
     change(world, Agent, {"client_id": "basket-helper"}, name=SCRIPT, owner=SCRIPT)
     change(world, User, {"username": "ada"}, name=SCRIPT, groups=json.dumps([SCRIPT]))
     change(world, ResourceServer, {"id": "rs_shop"}, name=SCRIPT)
-    merchant = {"category": "5411", "country": "NL", "name": SCRIPT}
-    action = world.action(amount={"currency": "EUR", "value": "1.00"}, merchant=merchant)
-    assert world.exchange(made.life.groceries.grant, action=action).status_code == 200
     ran: list[str] = []
     with signed_in_page(browser, world, "owner") as page:
         page.on("dialog", lambda dialog: (ran.append(dialog.message), dialog.dismiss()))
@@ -131,6 +128,9 @@ def test_A116_no_field_of_the_console_runs_anything(browser: Browser, company: t
             assert page.locator("img[src=x], svg[onload]").count() == 0, path
         page.goto("/admin/agents")
         expect(page.get_by_text(SCRIPT).first).to_be_visible()
-        page.goto(f"/admin/delegations/{made.life.groceries.grant_id}")
-        expect(page.get_by_text(f"The shop calls itself “{SCRIPT}”").first).to_be_visible()
+        page.goto(f"/admin/revoke?kind=delegation&target={made.waiting}")
+        page.get_by_label("Why").fill(SCRIPT)
+        page.get_by_role("button", name="Revoke now").click()
+        page.goto(f"/admin/delegations/{made.waiting}")
+        expect(page.get_by_text(SCRIPT).first).to_be_visible()
     assert ran == []
