@@ -95,6 +95,12 @@ def with_datatypes(connection: Connection, root_id: str, delegation_id: str, mos
     return [ActionRecord(*row) for row in connection.execute(query)]
 
 
+def of_task(connection: Connection, task_id: str, most: int) -> list[ActionRecord]:
+    """The newest actions of a task, whoever it is of, the last first."""
+    query = _ALL.where(_TABLE.c.task_id == task_id).order_by(_TABLE.c.issued_at.desc()).limit(most)
+    return [ActionRecord(*row) for row in connection.execute(query)]
+
+
 def row_of(action: ActionRecord) -> Row:
     """A new action as a row; `ledger.reservations.reserve` is who writes it."""
     return Row(_TABLE, {name: getattr(action, name) for name in _NAMES})

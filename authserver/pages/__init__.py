@@ -14,6 +14,7 @@ from authserver.audit.events import Record
 from authserver.errors import Refusal
 from authserver.pages import (
     account,
+    admin,
     answers,
     approvals,
     assets,
@@ -47,6 +48,7 @@ _MODULES: tuple[Callable[[Services], list[Route]], ...] = (
     consent.routes,
     approvals.routes,
     notifications.routes,
+    admin.routes,
 )
 
 
