@@ -11,16 +11,17 @@ from functools import reduce
 from operator import or_
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Select, and_, true
+from sqlalchemy import Column, ColumnElement, Select, String, and_, true
 
 from authserver import strict_json
 from authserver.errors import Refusal
-from authserver.schema import EPOCH
+from authserver.schema import EPOCH, Instant
 from authserver.strict_json import JsonRefused
 
 Item = TypeVar("Item")
 _MICROSECOND = timedelta(microseconds=1)
 _LONGEST = 4_096
+_LATEST = 60_000_000_000_000_000  # microseconds: before the year 3900, behind all that is recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +85,19 @@ def _plain(value: object) -> object:
 
 
 def _value(column: Column[Any], unverified: object) -> object:
-    python_type = column.type.python_type
-    if python_type is str and isinstance(unverified, str):
+    if isinstance(column.type, Instant):
+        return EPOCH + _whole(unverified, _LATEST) * _MICROSECOND
+    if isinstance(column.type, String):
+        if not isinstance(unverified, str):
+            raise _no_cursor()
         return unverified
-    if type(unverified) is not int or abs(unverified) >= 2**63 or python_type is str:
+    return _whole(unverified, 2**63)
+
+
+def _whole(unverified: object, bound: int) -> int:
+    if type(unverified) is not int or abs(unverified) >= bound:
         raise _no_cursor()
-    if python_type is int:
-        return unverified
-    try:
-        return EPOCH + unverified * _MICROSECOND
-    except OverflowError as error:
-        raise _no_cursor() from error
+    return unverified
 
 
 def _no_cursor() -> Refusal:

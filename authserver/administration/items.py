@@ -52,16 +52,6 @@ class AgentItem(Shown):
 
 
 @dataclass(frozen=True, slots=True)
-class MerchantItem(Shown):
-    """The one merchant that a resource server is."""
-
-    id: str | None = None
-    category: str | None = None
-    country: str | None = None
-    name: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class ResourceServerItem(Shown):
     """A resource server; without a merchant it is a platform of many. Never its secret."""
 

@@ -29,6 +29,7 @@ from authserver.administration.items import (
     UserItem,
 )
 from authserver.administration.windows import window_since
+from authserver.approvals.records import ApprovalRecord
 from authserver.audit.events import event_of
 from authserver.errors import Refusal
 from authserver.ledger.actions import COLUMNS
@@ -224,7 +225,7 @@ REDEMPTIONS: Listing[RedemptionItem] = Listing(
     lambda looked, rows: shown.redemptions(looked.connection, rows),
 )
 APPROVALS: Listing[ApprovalItem] = Listing(
-    select(_APPROVALS),
+    select(*(_APPROVALS.c[name] for name in ApprovalRecord.__dataclass_fields__)),
     Order((_APPROVALS.c.created_at, _APPROVALS.c.id), descending=True),
     {
         "state": lambda looked, value: _approval_state(value, looked.now),

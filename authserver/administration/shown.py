@@ -241,7 +241,7 @@ def _redemption(row: Row[Any], moves: Sequence[Row[Any]]) -> RedemptionItem:
 
 def approvals(connection: Connection, rows: Sequence[Row[Any]], now: datetime) -> list[ApprovalItem]:
     """Approvals with what people said."""
-    return [_approval(connection, ApprovalRecord(*row), now) for row in rows]
+    return [_approval(connection, ApprovalRecord(**row._mapping), now) for row in rows]
 
 
 def _approval(connection: Connection, found: ApprovalRecord, now: datetime) -> ApprovalItem:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import click
-from sqlalchemy import Connection
 
 from authserver import register
 from authserver.actors import AlreadyRegistered, NotRegistered, agents
@@ -20,8 +19,8 @@ from authserver.commands.context import (
     print_records,
     read_json,
 )
+from authserver.disable import disable_agent
 from authserver.members import without_none
-from authserver.revoke import Target, revoke
 
 _COLUMNS = ("client_id", "name", "trust_domain", "subject", "owner", "actions", "disabled_at")
 
@@ -94,18 +93,12 @@ def list_agents(as_json: bool) -> None:
 def disable(client_id: str) -> None:
     """End what the agent CLIENT_ID may do, for good: none of its delegations can be used any more."""
 
-    def write(connection: Connection) -> Agent | None:
-        register.disable_agent(connection, client_id, operator(), now)
-        return agents.find(connection, client_id)
-
     with opened() as services:
-        now = services.clock.now()
         try:
-            agent = services.database.write(write)
+            disable_agent(services, client_id, by=operator(), now=services.clock.now())
         except NotRegistered as error:
             raise Failed(f"{client_id}: there is no such agent") from error
-        # Its live tokens end by a revocation like any other, which waits for running exchanges and gives back amounts.
-        revoke(services, Target("agent", client_id), reason="agent disabled", by=operator(), now=now)
+        agent = services.database.read(lambda connection: agents.find(connection, client_id))
     if agent is not None:
         print_json(_shown(agent))
 

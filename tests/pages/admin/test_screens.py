@@ -25,7 +25,9 @@ def pages_of(world: World, company: Company) -> dict[str, str]:
     """The pages, by the name of their picture."""
     groceries = company.life.groceries.grant_id
     action = next(e["action_id"] for e in world.events() if e["event"] == "redemption.permitted")
-    refused = next(number + 1 for number, e in enumerate(world.events()) if e["event"] == "exchange.refused")
+    refused = next(
+        number + 1 for number, e in enumerate(world.events()) if e["event"] == "exchange.refused"
+    )
     user = world.events()[0]
     ada = next(e["data"]["user"] for e in world.events() if e["event"] == "delegation.created")
     assert user
