@@ -1,7 +1,7 @@
 """Wiring: configuration in, Flask application out."""
 
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from urllib.parse import urlsplit
 
 import structlog
@@ -37,6 +37,7 @@ from authserver.services import Services, load_policies, open_database, open_ser
 
 log = structlog.get_logger()
 Answer = Callable[..., Response]
+_API_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")  # refused by the API itself
 
 
 def create_app(settings: Settings | None = None, clock: Clock | None = None) -> Flask:
@@ -127,6 +128,7 @@ def _oauth(services: Services) -> Blueprint:
         "/.well-known/oauth-authorization-server",
         lambda: metadata.metadata_response(services),
     )
+    _route(routes, _API_METHODS, "/api/v1/<path:path>", _api(services))
     _route(routes, "GET", "/healthz", health.alive)
     _route(routes, "GET", "/readyz", lambda: health.ready(services))
     return routes
@@ -142,7 +144,19 @@ def _on_whole_history(services: Services, answer: Answer) -> Answer:
     return respond
 
 
-def _route(routes: Blueprint, method: str, path: str, answer: Answer) -> None:
+def _api(services: Services) -> Answer:
+    """The administrators' API, imported when it is first called: most processes of a company never are."""
+
+    @cache
+    def opened() -> Callable[..., Response]:
+        from authserver.admin.serving import api
+
+        return api(services)
+
+    return lambda path: opened()(request, path)
+
+
+def _route(routes: Blueprint, method: str | tuple[str, ...], path: str, answer: Answer) -> None:
     @wraps(answer)
     def respond(**arguments: str | int) -> Response:
         try:
@@ -150,7 +164,16 @@ def _route(routes: Blueprint, method: str, path: str, answer: Answer) -> None:
         except Refusal as refusal:
             return _refused(refusal)
 
-    routes.add_url_rule(path, f"{method} {path}".replace(".", "_"), respond, methods=[method])
+    methods = (method,) if isinstance(method, str) else method
+    # What is routed by itself answers OPTIONS by itself, too.
+    automatic = None if isinstance(method, str) else False
+    routes.add_url_rule(
+        path,
+        f"{methods[0]} {path}".replace(".", "_"),
+        respond,
+        methods=methods,
+        provide_automatic_options=automatic,
+    )
 
 
 def _guarded(response: Response) -> Response:
@@ -164,8 +187,9 @@ def _refused(refusal: Refusal) -> Response:
     if answers.wants_a_page(request):
         answers.speak(answers.services_here(), request)
         return answers.refusal_page(refusal)
-    # Contract §7: where settlement is, every error is problem details.
-    shape = settlement.problem_answer if settlement.is_at(request.path) else error_answer
+    # Contract §7, §10: where settlement is, and for administrators, every error is problem details.
+    problems = settlement.is_at(request.path) or "/api/v1/" in request.path
+    shape = settlement.problem_answer if problems else error_answer
     return shape(refusal)
 
 

@@ -1,7 +1,7 @@
 """What may be done to a delegation by the person whose authority it is: pause it, let it go on, allow less.
 
-Operators may pause it, too. To end it is `revoke`. Each of these waits for the exchanges under way, as a revocation does, so that no token is
-issued under what was true before.
+Operators may pause it, too. To end it is `revoke`. Each of these waits for the exchanges under way, as a revocation
+does, so that no token is issued under what was true before.
 """
 
 from collections.abc import Callable

@@ -3,9 +3,13 @@
 The API's document is made of these classes.
 """
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
+
+from authserver import strict_json
 
 Json = object
 
@@ -19,6 +23,12 @@ class Shown:
         """The record as JSON has it."""
         members = ((field.name, getattr(self, field.name)) for field in fields(self))  # type: ignore[arg-type]
         return {name: _plain(value) for name, value in members if value is not None}
+
+    @property
+    def etag(self) -> str:
+        """What changes when anything that is shown does."""
+        digest = hashlib.sha256(strict_json.write(self.to_json()).encode()).digest()
+        return base64.urlsafe_b64encode(digest[:18]).decode()
 
 
 def _plain(value: object) -> object:

@@ -33,6 +33,7 @@ from authserver.approvals.records import ApprovalRecord
 from authserver.audit.events import event_of
 from authserver.errors import Refusal
 from authserver.ledger.actions import COLUMNS
+from authserver.policy.reading import read_instant
 from authserver.schema import (
     Action,
     Agent,
@@ -67,9 +68,12 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[Item]):
-    """One list: what is in it, in which order, by what it can be filtered, and how an item of it is shown."""
+    """One list: what is in it, what names an item, in which order they are, by what they can be filtered, and how they
+    are shown.
+    """
 
     query: Select[Any]
+    key: Column[Any]
     order: Order
     filters: Mapping[str, Filter]
     show: Callable[[Looked, Sequence[Row[Any]]], Sequence[Item]]
@@ -87,12 +91,12 @@ def page_of(
     return Page(listing.show(looked, there), listing.order.cursor_of(there[-1]) if more else None)
 
 
-def one_of(looked: Looked, listing: Listing[Item], column: Column[Any], value: object) -> Item | None:
-    """The one item of a list whose `column` has that value, or None."""
+def one_of(looked: Looked, listing: Listing[Item], value: object, *, lock: bool = False) -> Item | None:
+    """The one item of a list that `value` names, or None; with `lock`, nobody else changes it meanwhile."""
     if isinstance(value, str) and "\x00" in value:
         return None  # PostgreSQL would not even look for it
-    rows = looked.connection.execute(listing.query.where(column == value).limit(1)).all()
-    items = listing.show(looked, rows)
+    query = listing.query.where(listing.key == value).limit(1)
+    items = listing.show(looked, looked.connection.execute(query.with_for_update() if lock else query).all())
     return items[0] if items else None
 
 
@@ -129,7 +133,7 @@ def _has_member(column: Column[Any]) -> Filter:
 
 def _between(column: Column[Any], *, until: bool) -> Filter:
     def bound(_looked: Looked, value: str) -> ColumnElement[bool]:
-        at = datetime.fromisoformat(value)
+        at = read_instant(value)
         return column < at if until else column >= at
 
     return bound
@@ -137,7 +141,7 @@ def _between(column: Column[Any], *, until: bool) -> Filter:
 
 def _event_bound(looked: Looked, value: str, *, until: bool) -> ColumnElement[bool]:
     # By the number of the first event since then, for which there is an index.
-    first = window_since(looked.connection, datetime.fromisoformat(value), _ALL_OF_TIME).first
+    first = window_since(looked.connection, read_instant(value), _ALL_OF_TIME).first
     return _EVENTS.c.id < first if until else _EVENTS.c.id >= first
 
 
@@ -150,6 +154,7 @@ def _of_user(looked: Looked, value: str) -> ColumnElement[bool]:
 
 AGENTS: Listing[AgentItem] = Listing(
     select(_AGENTS),
+    _AGENTS.c.client_id,
     Order((_AGENTS.c.client_id,)),
     {
         "q": _holds(_AGENTS.c.client_id, _AGENTS.c.name, _AGENTS.c.subject),
@@ -161,6 +166,7 @@ AGENTS: Listing[AgentItem] = Listing(
 )
 RESOURCE_SERVERS: Listing[ResourceServerItem] = Listing(
     select(_SERVERS),
+    _SERVERS.c.id,
     Order((_SERVERS.c.identifier,)),
     {
         "q": _holds(_SERVERS.c.identifier, _SERVERS.c.name),
@@ -171,6 +177,7 @@ RESOURCE_SERVERS: Listing[ResourceServerItem] = Listing(
 )
 USERS: Listing[UserItem] = Listing(
     select(_USERS),
+    _USERS.c.user_id,
     Order((_USERS.c.username,)),
     {
         "q": _holds(_USERS.c.username, _USERS.c.name),
@@ -182,6 +189,7 @@ USERS: Listing[UserItem] = Listing(
 )
 DELEGATIONS: Listing[DelegationItem] = Listing(
     select(_DELEGATIONS.c.id, _DELEGATIONS.c.created_at),
+    _DELEGATIONS.c.id,
     Order((_DELEGATIONS.c.created_at, _DELEGATIONS.c.id), descending=True),
     {
         "user": _of_user,
@@ -208,6 +216,7 @@ _ACTION_FILTERS: Mapping[str, Filter] = {
 _NEWEST_ACTIONS = Order((_ACTIONS.c.status_list, _ACTIONS.c.issued_at, _ACTIONS.c.id), descending=True)
 ACTIONS: Listing[ActionItem] = Listing(
     select(*COLUMNS),
+    _ACTIONS.c.id,
     _NEWEST_ACTIONS,
     _ACTION_FILTERS,
     lambda _looked, rows: [shown.action(row) for row in rows],
@@ -220,12 +229,14 @@ REDEMPTIONS: Listing[RedemptionItem] = Listing(
             _TRANSFERS.c.kind.in_(("authorize", "settle")),
         )
     ),
+    _ACTIONS.c.id,
     _NEWEST_ACTIONS,
     _ACTION_FILTERS,
     lambda looked, rows: shown.redemptions(looked.connection, rows),
 )
 APPROVALS: Listing[ApprovalItem] = Listing(
     select(*(_APPROVALS.c[name] for name in ApprovalRecord.__dataclass_fields__)),
+    _APPROVALS.c.id,
     Order((_APPROVALS.c.created_at, _APPROVALS.c.id), descending=True),
     {
         "state": lambda looked, value: _approval_state(value, looked.now),
@@ -237,12 +248,14 @@ APPROVALS: Listing[ApprovalItem] = Listing(
 )
 KEYS: Listing[KeyItem] = Listing(
     select(_KEYS),
+    _KEYS.c.kid,
     Order((_KEYS.c.activates_at, _KEYS.c.kid), descending=True),
     {},
     lambda looked, rows: [shown.key(row, looked.now) for row in rows],
 )
 EVENTS: Listing[EventItem] = Listing(
     select(_EVENTS),
+    _EVENTS.c.id,
     Order((_EVENTS.c.id,), descending=True),
     {
         "event": _is(_EVENTS.c.event),
