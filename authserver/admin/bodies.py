@@ -26,12 +26,17 @@ StateName = Literal["draft", "observe", "enforce"]
 Object = dict[str, Any]
 
 
-def _number(unverified: object) -> object:
+def _digits(unverified: object) -> object:
     """A number as the query has it: digits and nothing else."""
     is_number = (
         isinstance(unverified, str) and unverified.isascii() and unverified.isdigit() and len(unverified) < 10
     )
     return int(unverified) if is_number and isinstance(unverified, str) else unverified
+
+
+def _whole(unverified: object) -> object:
+    """To JSON Schema, 10.0 is an integer."""
+    return int(unverified) if isinstance(unverified, float) and unverified.is_integer() else unverified
 
 
 class Sent(BaseModel):
@@ -46,7 +51,7 @@ class Sent(BaseModel):
 class ListQuery(Sent):
     """A page of a list: at most `limit` items, after the `cursor` that the page before gave."""
 
-    limit: Annotated[int, BeforeValidator(_number), Field(ge=1, le=200)] = 50
+    limit: Annotated[int, Field(ge=1, le=200), BeforeValidator(_digits)] = 50
     cursor: Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[A-Za-z0-9_-]+$")] | None = None
 
     def filters(self) -> dict[str, str]:
@@ -266,7 +271,7 @@ class PolicySimulation(Sent):
     draft: PolicyText | None = None
     since: Time | None = None
     until: Time | None = None
-    examples: Annotated[int, Field(ge=0, le=100)] = 10
+    examples: Annotated[int, Field(ge=0, le=100), BeforeValidator(_whole)] = 10
 
 
 class PolicyState(Sent):

@@ -74,3 +74,13 @@ def is_problem(answer: httpx.Response, status: int) -> dict[str, Any]:
     assert body["status"] == status
     assert {"type", "title", "detail"} <= body.keys()
     return body
+
+
+def agent(client_id: str, **members: object) -> dict[str, object]:
+    """A new agent of example.org."""
+    return {
+        "client_id": client_id,
+        "trust_domain": "example.org",
+        "subject": f"spiffe://example.org/agent/{client_id}",
+        **members,
+    }
