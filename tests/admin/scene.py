@@ -21,7 +21,9 @@ class Client:
     id: str
     token: str
 
-    def ask(self, method: str, path: str, *, headers: dict[str, str] | None = None, **said: Any) -> httpx.Response:
+    def ask(
+        self, method: str, path: str, *, headers: dict[str, str] | None = None, **said: Any
+    ) -> httpx.Response:
         """Send one request; `said` is what httpx takes."""
         headers = {"Authorization": f"Bearer {self.token}", **(headers or {})}
         return self.world.client.request(method, BASE + path, headers=headers, **said)

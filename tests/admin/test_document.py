@@ -1,7 +1,6 @@
 """The OpenAPI document is what the server does: schemathesis holds a running server to it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest

@@ -153,7 +153,12 @@ def test_a_query_that_does_not_fit_is_refused(sqlite_world: World, parameters: A
 
 
 def test_one_record_is_what_its_list_says(owner: Client) -> None:
-    for path, key in (("/agents", "client_id"), ("/users", "user_id"), ("/keys", "kid"), ("/catalogue", "name")):
+    for path, key in (
+        ("/agents", "client_id"),
+        ("/users", "user_id"),
+        ("/keys", "kid"),
+        ("/catalogue", "name"),
+    ):
         for item in owner.get(path)["items"]:
             assert owner.get(f"{path}/{item[key]}") == item
     assert owner.get("/agents/basket-helper")["subject"] == BASKET_HELPER

@@ -114,10 +114,16 @@ def test_A120_a_method_in_a_header_or_a_parameter_counts_for_nothing(clients: Cl
         ("/users", {"username": "eve", "password": "correct horse battery staple"}),
         ("/users", {"username": "eve", "user_id": "1"}),
         ("/users", {"username": "eve", "disabled_at": None}),
-        ("/agents", {"client_id": "eve", "trust_domain": "example.org", "subject": "x", "created_at": "2020"}),
+        (
+            "/agents",
+            {"client_id": "eve", "trust_domain": "example.org", "subject": "x", "created_at": "2020"},
+        ),
         ("/resource-servers", {"identifier": "https://eve.example", "secret_hash": "00"}),
         ("/resource-servers", {"identifier": "https://eve.example", "id": "rs_shop"}),
-        ("/delegations", {"user": "ada", "agent": "basket-helper", "authorization_details": [{}], "by": "user"}),
+        (
+            "/delegations",
+            {"user": "ada", "agent": "basket-helper", "authorization_details": [{}], "by": "user"},
+        ),
         ("/revocations", {"all": True, "reason": "x", "revoked_by": "somebody else"}),
     ],
 )
@@ -134,7 +140,9 @@ def test_A120_members_that_are_not_the_callers_to_say_are_refused(
     "body",
     [b'{"reason": "a", "reason": "b", "all": true}', b"[]", b"{", b'{"reason": NaN}', b"\xff", b'"all"'],
 )
-def test_A120_a_body_that_two_readers_could_read_differently_is_refused(clients: Clients, body: bytes) -> None:
+def test_A120_a_body_that_two_readers_could_read_differently_is_refused(
+    clients: Clients, body: bytes
+) -> None:
     headers = {"Content-Type": "application/json"}
     is_problem(clients(Role.OWNER).ask("POST", "/revocations", content=body, headers=headers), 400)
 
@@ -163,12 +171,21 @@ def test_A120_to_enforce_a_policy_or_to_take_one_out_of_force_is_an_owners(clien
     for name, state in (("small-payments", "enforce"), ("base", "draft")):
         sets = {one["set"] for one in clients(Role.VIEWER).get("/policies")["items"]}
         chosen = name if name in sets else sorted(sets - {"base"})[0]
-        is_problem(clients(Role.OPERATOR).ask("POST", f"/policies/{chosen}/state", json={"state": state}), 403)
+        is_problem(
+            clients(Role.OPERATOR).ask("POST", f"/policies/{chosen}/state", json={"state": state}), 403
+        )
 
 
 def test_A120_what_is_not_there_is_not_told_from_what_never_was(clients: Clients) -> None:
     viewer = clients(Role.VIEWER)
-    for path in ("/agents/x", "/users/x", "/actions/%00", "/users/%0a", "/audit-events/x", "/audit-events/99999"):
+    for path in (
+        "/agents/x",
+        "/users/x",
+        "/actions/%00",
+        "/users/%0a",
+        "/audit-events/x",
+        "/audit-events/99999",
+    ):
         is_problem(viewer.ask("GET", path), 404)
     is_problem(viewer.ask("GET", "/audit-events/99999999999999999999"), 404)
     is_problem(viewer.ask("GET", "/nothing"), 404)

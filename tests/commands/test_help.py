@@ -20,6 +20,9 @@ resource-servers create
 resource-servers list
 users create
 users list
+api-tokens create
+api-tokens list
+api-tokens revoke
 delegations create
 delegations list
 delegations show
