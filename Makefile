@@ -1,5 +1,5 @@
 # All that is needed is make and Python 3.11; everything else goes into .venv.
-.PHONY: help setup demo test serve lint bench prove lock
+.PHONY: help setup demo test serve lint docs advisories bench prove lock
 .DELETE_ON_ERROR:
 
 PYTHON := .venv/bin/python
@@ -28,16 +28,28 @@ lint: setup  ## Check style, format, types and the direction of imports
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+docs: setup  ## Build the documentation's site into build/site
+	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet
+	@echo "$(PYTHON) -m http.server --directory build/site  shows it"
+
+advisories: setup  ## Ask the package index for known advisories about what requirements.lock names
+	$(PYTHON) -m venv build/advisories
+	build/advisories/bin/pip install --quiet --disable-pip-version-check pip-audit
+	build/advisories/bin/pip-audit --disable-pip --require-hashes --requirement requirements.lock
+
 bench: setup  ## Measure speed and size
 	@$(PYTHON) -m bench
 
-lock: setup  ## Make requirements.lock anew, with the newest versions that pyproject.toml allows
+lock: setup  ## Make requirements.lock and the container's part of it anew, with the newest versions that pyproject.toml allows
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet --disable-pip-version-check uv
 	build/lock/bin/uv pip compile --quiet --upgrade --generate-hashes --only-binary :all: \
 		--python-version 3.11 --python-platform linux --custom-compile-command "make lock" \
 		--extra server --extra resource-server --extra agent --extra spiffe --extra traces --extra docs --extra test --group build \
 		--output-file requirements.lock pyproject.toml
+	build/lock/bin/uv pip compile --quiet --generate-hashes --only-binary :all: --constraint requirements.lock \
+		--python-version 3.11 --python-platform linux --custom-compile-command "make lock" \
+		--extra server --extra traces --output-file deploy/requirements.lock pyproject.toml
 
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -m pip --version >/dev/null 2>&1 || { $(FIND_PYTHON) && "$$python" -m venv --clear .venv; }

@@ -7,15 +7,17 @@ from urllib.parse import urlencode, urlsplit
 from sqlalchemy import Connection
 
 from authserver import ask, consent
+from authserver.accounts.sessions import Authentication
 from authserver.actors import agents
 from authserver.actors.agents import Agent
+from authserver.approvals import rules
 from authserver.audit.events import Record
 from authserver.db import Conflict, hold_off_revocations, wait_for_exchanges
 from authserver.delegations import requests
 from authserver.delegations.records import DelegationRecord
 from authserver.delegations.requests import Answer, AuthorizationRequest, ToBrowser
-from authserver.errors import Refusal
-from authserver.policy.choosing import Choice, chosen
+from authserver.errors import Refusal, error_uri
+from authserver.policy.choosing import Choice, Preset, chosen
 from authserver.policy.delegation_details import DelegationDetails
 from authserver.policy.merging import merged
 from authserver.services import Services
@@ -32,6 +34,15 @@ class Opened:
     agent: Agent
     details: DelegationDetails
     standing: DelegationRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class Yes:
+    """What a person keeps of what was asked, when they want to be asked, and how they had signed in."""
+
+    choice: Choice
+    preset: Preset
+    how: Authentication
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +126,12 @@ def state_of(services: Services, request_id: str, user_id: str) -> Authorization
 
 
 def allow(
-    services: Services, request_id: str, user_id: str, choice: Choice, record: Record, now: datetime
+    services: Services,
+    request_id: str,
+    user_id: str,
+    said: Yes,
+    record: Record,
+    now: datetime,
 ) -> Answered:
     """Grant what was chosen of it. A second press gets the answer of the first.
 
@@ -132,13 +148,17 @@ def allow(
         _waiting(request, now)
         # In this order: a change waits for all exchanges, and holds off revocations as well.
         (hold_off_revocations if request.change.grant_id is None else wait_for_exchanges)(connection)
-        link = _granted(services, connection, _seen(services, connection, request, now), choice, user_id, now)
+        seen = _seen(services, connection, request, now)
+        details = chosen(seen.details, said.choice, said.preset, services.vocabulary, now)
+        link = _granted(services, connection, seen, details, user_id, now)
         by_redirect = isinstance(request.way, ToBrowser)
         expires_at = now + lifetime if by_redirect else request.expires_at
-        said = Answer("allowed", link.id, code if by_redirect else None, expires_at)
-        _answer(connection, request, user_id, said, now)
+        given = code if by_redirect else None
+        answered = Answer("allowed", link.id, given, expires_at, said.how.at, said.how.acr)
+        _answer(connection, request, user_id, answered, now)
         record.delegation_id, record.rule = link.id, "permit"
-        record.data |= {"user": user_id, "preset": choice.preset, "granted": link.details.to_json()}
+        record.data |= {"user": user_id, "preset": said.preset, "granted": link.details.to_json()}
+        record.data |= said.how.to_json()
         record.permitted(connection, now)
         return request
 
@@ -166,15 +186,22 @@ def deny(services: Services, request_id: str, user_id: str, record: Record, now:
 
 def failed(services: Services, request: AuthorizationRequest, error: str, description: str) -> str | None:
     """Where the browser tells the agent why not (RFC 6749 §4.1.2.1); None where a device waits."""
-    return _redirect(services, request, error=error, error_description=description)
+    page = error_uri(services.issuer, error)
+    return _redirect(services, request, error=error, error_description=description, error_uri=page)
 
 
 def _granted(
-    services: Services, connection: Connection, seen: Opened, choice: Choice, user_id: str, now: datetime
+    services: Services,
+    connection: Connection,
+    seen: Opened,
+    details: DelegationDetails,
+    user_id: str,
+    now: datetime,
 ) -> DelegationRecord:
-    details = chosen(seen.details, choice, services.vocabulary, now)
     if seen.standing is not None:
-        return consent.change(services, connection, seen.standing, details, f"user:{user_id}", now)
+        by = f"user:{user_id}"
+        rules.take_back_all(connection, seen.standing.id, by, now)
+        return consent.change(services, connection, seen.standing, details, by, now)
     new = consent.root(
         services, connection, user=user_id, agent=seen.agent.client_id, details=details, by="user", now=now
     )

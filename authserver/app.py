@@ -1,7 +1,7 @@
 """Wiring: configuration in, Flask application out."""
 
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from urllib.parse import urlsplit
 
 import structlog
@@ -10,16 +10,17 @@ from werkzeug.exceptions import HTTPException
 
 from authserver import pages
 from authserver.clock import Clock, SystemClock
-from authserver.config import ConfigurationError, Settings, load_settings
-from authserver.db import Database
+from authserver.config import Settings, load_settings
 from authserver.endpoints import (
     authorization,
     grants,
     health,
     introspection,
     metadata,
+    metrics,
     revocation,
     settlement,
+    ssf,
     tasks,
 )
 from authserver.endpoints.answers import error_answer
@@ -30,7 +31,7 @@ from authserver.endpoints.status import StatusEndpoint
 from authserver.endpoints.token import TokenEndpoint
 from authserver.errors import Refusal
 from authserver.logs import configure_logging
-from authserver.migration import is_current
+from authserver.migration import check_usable
 from authserver.pages import answers
 from authserver.pages.signed_in import visitor
 from authserver.services import Services, load_policies, open_database, open_services
@@ -44,12 +45,12 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     """The server as a WSGI application.
 
     `settings` default to the configuration file, `clock` to the machine's. Raises `ConfigurationError`; also where the
-    database's schema is behind.
+    database's schema is behind, or it is a standby.
     """
     settings = settings or load_settings()
     configure_logging(settings.log.level, settings.log.format)
     database = open_database(settings)
-    _schema_is_current(database)
+    check_usable(database)
     services = open_services(settings, clock or SystemClock(), database)
     return build(services)
 
@@ -64,7 +65,10 @@ def build(services: Services) -> Flask:
     app.register_blueprint(_oauth(services), url_prefix=prefix or None)
     app.register_blueprint(pages.blueprint(services), url_prefix=prefix or None)
     if prefix:
-        # RFC 8414 §3.1: for an issuer with a path, the well-known part goes before it.
+        # RFC 8414 §3.1, SSF §7.2: for an issuer with a path, the well-known part goes before it.
+        app.add_url_rule(
+            f"/.well-known/ssf-configuration{prefix}", "ssf_with_path", lambda: ssf.metadata(services)
+        )
         app.add_url_rule(
             f"/.well-known/oauth-authorization-server{prefix}",
             "metadata_with_path",
@@ -129,8 +133,10 @@ def _oauth(services: Services) -> Blueprint:
         lambda: metadata.metadata_response(services),
     )
     _route(routes, _API_METHODS, "/api/v1/<path:path>", _api(services))
+    _ssf(routes, services)
     _route(routes, "GET", "/healthz", health.alive)
     _route(routes, "GET", "/readyz", lambda: health.ready(services))
+    _route(routes, "GET", "/metrics", lambda: metrics.respond(services, request))
     return routes
 
 
@@ -154,6 +160,23 @@ def _api(services: Services) -> Answer:
         return api(services)
 
     return lambda path: opened()(request, path)
+
+
+def _ssf(routes: Blueprint, services: Services) -> None:
+    """What resource servers hear events by (OpenID Shared Signals Framework 1.0)."""
+    streams = {"POST": ssf.create, "GET": ssf.read, "PATCH": ssf.update, "PUT": ssf.put, "DELETE": ssf.remove}
+    for method, answer in streams.items():
+        _route(routes, method, "/oauth/ssf/streams", partial(answer, services, request))
+    for method, answer in {"GET": ssf.status, "POST": ssf.set_status}.items():
+        _route(routes, method, "/oauth/ssf/status", partial(answer, services, request))
+    _route(routes, "POST", "/oauth/ssf/verify", lambda: ssf.verify(services, request))
+    _route(
+        routes,
+        "POST",
+        "/oauth/ssf/poll/<stream_id>",
+        lambda stream_id: ssf.poll(services, request, stream_id),
+    )
+    _route(routes, "GET", "/.well-known/ssf-configuration", lambda: ssf.metadata(services))
 
 
 def _route(routes: Blueprint, method: str | tuple[str, ...], path: str, answer: Answer) -> None:
@@ -208,8 +231,3 @@ def _unexpected(error: Exception) -> Response:
 def _pattern() -> str:
     # An enrolment link's path is a secret; what it is an instance of is none.
     return str(request.url_rule) if request.url_rule else request.path
-
-
-def _schema_is_current(database: Database) -> None:
-    if not is_current(database):
-        raise ConfigurationError("the database's schema is behind: run  python manage.py migrate")

@@ -6,6 +6,8 @@ from functools import partial
 
 from sqlalchemy import Connection
 
+from authserver import metrics
+from authserver.accounts.sessions import Authentication
 from authserver.approvals import records, rules
 from authserver.approvals.approvers import Person, have_agreed, may_answer, person
 from authserver.approvals.asking import Asks
@@ -18,6 +20,7 @@ from authserver.delegations.standing import ending
 from authserver.errors import Refusal
 from authserver.policy.details import stored_action
 from authserver.services import Services
+from authserver.streams import log
 from authserver.values import Money
 
 
@@ -29,6 +32,7 @@ class Reply:
     user_id: str
     said: Said
     rule_up_to: Money | None = None
+    how: Authentication | None = None  # they had signed in, for the audit
 
 
 def answer(services: Services, reply: Reply, now: datetime) -> ApprovalRecord:
@@ -38,13 +42,15 @@ def answer(services: Services, reply: Reply, now: datetime) -> ApprovalRecord:
     """
     record = Record("approval")
     try:
-        return services.database.write(
+        answered = services.database.write(
             lambda connection: _Answering(services, connection, reply, record, now).run()
         )
     except Refusal as refusal:
         if refusal.status in (403, 409):
             services.database.write(partial(record.refused, now=now, refusal=refusal))
         raise
+    metrics.approval_answered(reply.said)
+    return answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +86,18 @@ class _Answering:
             "approval": approval.id,
             "answered_by": self.reply.user_id,
             "said": self.reply.said,
+            **(self.reply.how.to_json() if self.reply.how else {}),
         }
         return approval
 
     def _asked(self, approval: ApprovalRecord) -> Person:
-        who = person(self.connection, self.reply.user_id)
+        who = self._person(self.reply.user_id)
         if who is None or not may_answer(approval, who, self.now):
             raise Refusal("forbidden", "you are not asked", rule="approval.not_asked", status=403)
         return who
+
+    def _person(self, user_id: str) -> Person | None:
+        return person(self.connection, user_id, self.services.settings.groups.members)
 
     def _said_before(self, approval: ApprovalRecord, mine: Answer) -> ApprovalRecord:
         if mine.answer != self.reply.said:
@@ -116,7 +126,7 @@ class _Answering:
     def _agree(self, approval: ApprovalRecord, before: list[Answer]) -> ApprovalRecord:
         self._say(approval)
         names = [*(one.user_id for one in before if one.answer == "approve"), self.reply.user_id]
-        agreed = [who for name in names if (who := person(self.connection, name)) is not None]
+        agreed = [who for name in names if (who := self._person(name)) is not None]
         if not have_agreed(approval, agreed, self.now):
             self._event("approval.agreed", approval)
             return approval
@@ -149,6 +159,9 @@ class _Answering:
         refusals = records.refusals_since(self.connection, approval, since)
         if refusals % settings.refusals_before_pause == 0:
             records.pause(self.connection, approval.delegation_id, self.now)
+            log.tell(
+                self.connection, "paused", "delegation", approval.delegation_id, by="server", now=self.now
+            )
             record = Record("delegation.paused", approval.client_id, approval.delegation_id)
             record.rule = "approval.refusals"
             record.changed(self.connection, self.now, refusals=refusals, user=approval.user_id)
@@ -159,7 +172,7 @@ class _Answering:
 
 def can_be_lifted(approval: ApprovalRecord) -> bool:
     """Whether the user could choose not to be asked again for this."""
-    asks = Asks(approval.because, approval.seats, approval.escalate_to, timedelta())
+    asks = Asks(approval.because, approval.seats, ())
     return rules.can_lift(asks, stored_action(approval.details))
 
 

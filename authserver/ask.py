@@ -3,6 +3,7 @@
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from math import ceil
 
 from sqlalchemy import Connection
 
@@ -120,6 +121,7 @@ def _record(
     lifetime: int,
 ) -> None:
     _grantable(services, connection, asked, caller, now)
+    _not_too_many(services, connection, caller, now)
     new = NewRequest(
         client_id=caller.client_id,
         details=asked.details,
@@ -156,6 +158,21 @@ def _grantable(
         consent.same_currency(link, asked.details)
         if asked.change.action == "merge":
             merged(link.details, asked.details)
+
+
+def _not_too_many(services: Services, connection: Connection, caller: Agent, now: datetime) -> None:
+    """RFC 9126 §2.3: what an agent leaves unanswered is bounded, whoever's mistake it is."""
+    most = services.settings.authorization.open_for_agent
+    waiting, over = requests.waiting_of(connection, caller.client_id, most, now)
+    if waiting >= most:
+        seconds = 1 if over is None else max(1, ceil((over - now).total_seconds()))
+        raise Refusal(
+            "temporarily_unavailable",
+            "too many requests of this client wait for an answer",
+            rule="authorization.too_many",
+            status=429,
+            headers={"Retry-After": str(seconds)},
+        )
 
 
 def _use_up(connection: Connection, proof: dpop.Proof) -> None:

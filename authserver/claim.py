@@ -34,6 +34,19 @@ class CodeClaim:
     proof: dpop.Proof | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    """What a person allowed, and the request by which they did."""
+
+    link: DelegationRecord
+    request: AuthorizationRequest
+
+    def granted(self, services: Services, now: datetime) -> Granted:
+        """The grant, which says when and how the person had signed in (RFC 9470 §6.2)."""
+        asked = self.request
+        return consent.signed(services, self.link, now, asked.authenticated_at, asked.acr)
+
+
 class _UsedTwice(Exception):
     """A code came again; what it gave must end, in a transaction of its own."""
 
@@ -47,7 +60,7 @@ def claim_by_code(
 ) -> Granted:
     """Exchange an authorization code for its grant, once (RFC 6749 §4.1.3, RFC 7636 §4.6). Raises `Refusal`."""
 
-    def write(connection: Connection) -> DelegationRecord:
+    def write(connection: Connection) -> _Claimed:
         request = requests.find_by_code(connection, claim.code, services.stored)
         if request is None or not isinstance(request.way, ToBrowser) or request.client_id != caller.client_id:
             raise _no_grant("the code is not one of this client", "code.unknown")
@@ -60,10 +73,10 @@ def claim_by_code(
         return _claimed(services, connection, request, record, now)
 
     try:
-        link = services.database.write(write)
+        claimed = services.database.write(write)
     except _UsedTwice as twice:
         raise _taken_back(services, twice.delegation_id, "the code was used before", now) from twice
-    return consent.signed(services, link, now)
+    return claimed.granted(services, now)
 
 
 def claim_by_device(
@@ -71,7 +84,7 @@ def claim_by_device(
 ) -> Granted:
     """Exchange a device code for its grant, once there is an answer (RFC 8628 §3.4). Raises `Refusal`."""
 
-    def write(connection: Connection) -> DelegationRecord | Refusal:
+    def write(connection: Connection) -> _Claimed | Refusal:
         request = requests.find_by_handle(connection, unverified_code, services.stored)
         if request is None or not isinstance(request.way, ToDevice) or request.client_id != caller.client_id:
             raise _no_grant("the device_code is not one of this client", "device_code.unknown")
@@ -92,7 +105,7 @@ def claim_by_device(
         raise _taken_back(services, twice.delegation_id, "the device_code was used before", now) from twice
     if isinstance(found, Refusal):
         raise found
-    return consent.signed(services, found, now)
+    return found.granted(services, now)
 
 
 def _wait(connection: Connection, request: AuthorizationRequest, now: datetime) -> Refusal:
@@ -106,7 +119,7 @@ def _wait(connection: Connection, request: AuthorizationRequest, now: datetime) 
 
 def _claimed(
     services: Services, connection: Connection, request: AuthorizationRequest, record: Record, now: datetime
-) -> DelegationRecord:
+) -> _Claimed:
     if request.state != "allowed" or request.delegation_id is None or now >= request.expires_at:
         raise _no_grant("the code has expired", "code.expired")
     chain = load_chain(connection, request.delegation_id, services.stored)
@@ -118,7 +131,7 @@ def _claimed(
         raise _UsedTwice(request.delegation_id)
     record.delegation_id, record.rule = request.delegation_id, "permit"
     record.permitted(connection, now)
-    return chain.leaf
+    return _Claimed(chain.leaf, request)
 
 
 def _same_browser(way: ToBrowser, claim: CodeClaim) -> None:

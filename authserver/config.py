@@ -7,11 +7,21 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -135,6 +145,8 @@ class KeysSettings(_Section):
 
     encryption_key: Annotated[SecretStr, AfterValidator(_encryption_key)] | None = None
     encryption_key_file: Path = Path("encryption.key")
+    other_encryption_key: Annotated[SecretStr, AfterValidator(_encryption_key)] | None = None
+    other_encryption_key_file: Path | None = None
     publish_ahead: int = Field(default=600, ge=0, le=86_400)
 
 
@@ -167,6 +179,7 @@ class AuthorizationSettings(_Section):
     device_lifetime: int = Field(default=600, ge=60, le=1_800)
     device_interval: int = Field(default=5, ge=1, le=60)
     user_code_tries: int = Field(default=5, ge=1, le=100)
+    open_for_agent: int = Field(default=1_000, ge=1, le=100_000)
 
 
 class LedgerSettings(_Section):
@@ -329,11 +342,65 @@ class ApiSettings(_Section):
     callers: tuple[ApiCallerSettings, ...] = ()
 
 
+class ClientMetadataSettings(_Section):
+    """Agents whose client_id is the address of a document. Times are in seconds."""
+
+    refresh_after: int = Field(default=300, ge=10, le=3_600)
+    allow_private_network: bool = False
+    ca_file: Path | None = None
+
+
+class TasksSettings(_Section):
+    """How long a task may go on, in seconds, and how many tokens may be issued for it; no bound where left out."""
+
+    longest: int | None = Field(default=None, ge=1, le=31_536_000)
+    most_actions: int | None = Field(default=None, ge=1, le=1_000_000)
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a bound at all."""
+        return self.longest is not None or self.most_actions is not None
+
+
+class GroupsSettings(BaseModel):
+    """Sign-off groups and their members; each key is a group's name."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, tuple[str, ...]] = Field(init=False)
+
+    @property
+    def members(self) -> Mapping[str, tuple[str, ...]]:
+        """The user names of each group."""
+        return self.__pydantic_extra__
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        for name in self.members:
+            if not re.fullmatch(r"[a-z][a-z0-9_-]{0,63}", name):
+                raise ValueError(f"{name!a}: a group's name takes a-z 0-9 _ - and begins with a letter")
+        return self
+
+
 class LogSettings(_Section):
     """What is written while the server runs."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "console"] = "json"
+
+
+class EventsSettings(_Section):
+    """How Security Event Tokens are pushed to resource servers."""
+
+    allow_private_network: bool = False
+    ca_file: Path | None = None
+
+
+class MetricsSettings(_Section):
+    """Who may read `/metrics`, and where several processes count together."""
+
+    networks: tuple[IPvAnyNetwork, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+    token: SecretStr | None = Field(default=None, min_length=20)
+    directory: Path | None = None
 
 
 class TrustDomainSettings(_Section):
@@ -409,6 +476,11 @@ class Settings(BaseSettings):
     audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
     api: ApiSettings = ApiSettings()
+    client_metadata: ClientMetadataSettings = ClientMetadataSettings()
+    tasks: TasksSettings = TasksSettings()
+    groups: GroupsSettings = GroupsSettings()
+    events: EventsSettings = EventsSettings()
+    metrics: MetricsSettings = MetricsSettings()
     trust_domains: tuple[TrustDomainSettings, ...]
 
     @model_validator(mode="after")
@@ -444,8 +516,9 @@ def load_settings(path: Path | None = None) -> Settings:
         raise ConfigurationError(f"environment: {error}: takes JSON") from error
     except (ValueError, OSError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
-    if loaded.keys.encryption_key and not _from_environment("keys", "encryption_key"):
-        _check_private(path, path.stat())
+    for name in ("encryption_key", "other_encryption_key"):
+        if getattr(loaded.keys, name) and not _from_environment("keys", name):
+            _check_private(path, path.stat())
     return _with_absolute_paths(loaded, path.parent)
 
 
@@ -456,7 +529,26 @@ def read_encryption_key(keys: KeysSettings) -> bytes | None:
     """
     if keys.encryption_key:
         return _key_from(keys.encryption_key.get_secret_value())
-    path = keys.encryption_key_file
+    return _read_key_file(keys.encryption_key_file, "encryption_key_file")
+
+
+def read_other_encryption_key(keys: KeysSettings) -> bytes | None:
+    """The second key, with which secrets are opened as well while the first is being exchanged; None without one.
+
+    Raises `ConfigurationError` where others can read its file, or it holds no such key.
+    """
+    if keys.other_encryption_key:
+        return _key_from(keys.other_encryption_key.get_secret_value())
+    path = keys.other_encryption_key_file
+    if path is None:
+        return None
+    key = _read_key_file(path, "other_encryption_key_file")
+    if key is None:
+        raise ConfigurationError(f"{path}: keys.other_encryption_key_file: there is no such file")
+    return key
+
+
+def _read_key_file(path: Path, setting: str) -> bytes | None:
     try:
         with path.open("rb") as file:
             _check_private(path, os.fstat(file.fileno()))
@@ -466,7 +558,7 @@ def read_encryption_key(keys: KeysSettings) -> bytes | None:
         return None
     except (ValueError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigurationError(f"{path}: keys.encryption_key_file: {reason}") from error
+        raise ConfigurationError(f"{path}: keys.{setting}: {reason}") from error
 
 
 def create_encryption_key(keys: KeysSettings) -> bytes:
@@ -570,8 +662,11 @@ def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
         "audit": _absolute(settings.audit, base).model_copy(
             update={"streams": tuple(_absolute(stream, base) for stream in settings.audit.streams)}
         ),
+        "events": _absolute(settings.events, base),
+        "metrics": _absolute(settings.metrics, base),
         "catalogue": _absolute(settings.catalogue, base),
         "upstream": _absolute(settings.upstream, base),
+        "client_metadata": _absolute(settings.client_metadata, base),
         "policies": _absolute(settings.policies, base),
         "trust_domains": tuple(_absolute(domain, base) for domain in settings.trust_domains),
         "database": settings.database.model_copy(update={"url": _absolute_url(settings.database.url, base)}),

@@ -111,8 +111,17 @@ def change(
     return _leaf(services, connection, link.id)
 
 
-def signed(services: Services, link: DelegationRecord, now: datetime) -> Granted:
-    """The grant that names a delegation, for the agent that it is for; signed from its committed row."""
+def signed(
+    services: Services,
+    link: DelegationRecord,
+    now: datetime,
+    authenticated_at: datetime | None = None,
+    acr: str | None = None,
+) -> Granted:
+    """The grant that names a delegation, for the agent that it is for; signed from its committed row.
+
+    Where its user answered a request: when and how (`acr`) they had signed in.
+    """
     claims = GrantClaims(
         issuer=services.issuer,
         subject=services.pairwise.user(link.user_id, link.client_id),
@@ -122,6 +131,8 @@ def signed(services: Services, link: DelegationRecord, now: datetime) -> Granted
         issued_at=now,
         expires_at=link.expires_at,
         authorization_details=link.details.to_json(),
+        authenticated_at=authenticated_at,
+        acr=acr,
     )
     return Granted(link.id, grants.sign(claims, services.signing_keys), link.details)
 

@@ -5,11 +5,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar, cast
+from typing import TypeVar
 
-import psycopg
 import structlog
-from psycopg.pq import ExecStatus
 from sqlalchemy import (
     Connection,
     Engine,
@@ -22,10 +20,11 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.pool import ConnectionPoolEntry, NullPool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
+from authserver import metrics
 from authserver.errors import Refusal
 from authserver.sqlite_connections import Lost, SqliteConnections
 from authserver.statements import Prepared
@@ -36,18 +35,9 @@ Result = TypeVar("Result")
 _TRIES = 6
 # PostgreSQL: serialization_failure, deadlock_detected, lock_not_available.
 _RETRIED_STATES = {"40001", "40P01", "55P03"}
-# read_only_sql_transaction: what was the primary is a standby now.
-_DEMOTED = "25006"
-# A server that vanishes from the network says nothing: without these, libpq waits for hours. The URL may say others.
-_NETWORK = {
-    "connect_timeout": 5,
-    "keepalives_idle": 5,  # seconds, as the next
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,  # milliseconds
-}
 # Any number will do, as long as all processes use the same: see `hold_off_revocations`.
 _REVOCATION_LOCK = 0x61757468
+_COUNTING_LOCK = 0x636E74  # likewise, see `one_at_a_time`; locks by two numbers are apart from those by one
 
 
 class Conflict(Exception):  # a turn of events, not an error
@@ -82,11 +72,13 @@ class Database:
         """
         self.url = _with_driver(make_url(url))
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = (
-            _sqlite_engine(self.url, statement_timeout)
-            if self.is_sqlite
-            else _postgresql_engine(self.url, pool_size, statement_timeout, prepared_statements)
-        )
+        if self.is_sqlite:
+            self.engine = _sqlite_engine(self.url, statement_timeout)
+        else:
+            # Not before: a server on SQLite never loads PostgreSQL's driver.
+            from authserver.postgresql_connections import postgresql_engine
+
+            self.engine = postgresql_engine(self.url, pool_size, statement_timeout, prepared_statements)
         self._patience = statement_timeout / 1000
         # The rest is for the database's own lock, so that the caller has its 503 while it still listens.
         self._sqlite = SqliteConnections(self.engine, self._patience / 2) if self.is_sqlite else None
@@ -106,8 +98,10 @@ class Database:
             except (SQLAlchemyError, sqlite3.Error, OSError) as error:
                 if not _worth_another_try(error) or time.monotonic() > deadline:
                     raise _unavailable_after(error) from error
+            metrics.begun_anew()
             time.sleep(0.002 * 2**attempt)
         log.error("database.conflicts", tries=_TRIES)
+        metrics.not_committed()
         raise unavailable()
 
     def _write(self, work: Callable[[Connection], Result]) -> Result:
@@ -137,6 +131,21 @@ class Database:
         with self.engine.connect() as connection:
             return work(connection)
 
+    def is_standby(self) -> bool:
+        """Whether this is a copy that follows another PostgreSQL, and so may be behind (F13). Raises `Refusal`, 503."""
+        if self.is_sqlite:
+            return False
+        return self.read(lambda connection: bool(connection.scalar(text("SELECT pg_is_in_recovery()"))))
+
+    def connections(self) -> dict[str, int]:
+        """How many connections to the database this process has, by what they do: `in_use`, `idle`."""
+        if self._sqlite:
+            return self._sqlite.connections()
+        pool = self.engine.pool
+        if not isinstance(pool, QueuePool):
+            return {}
+        return {"in_use": pool.checkedout(), "idle": pool.checkedin()}
+
     def dispose(self) -> None:
         """Close all connections."""
         if self._sqlite:
@@ -151,20 +160,21 @@ def hold_off_revocations(connection: Connection) -> None:
     (test_nothing_is_minted_after_a_revocation_that_races). SQLite has one writer at a time and needs nothing more.
     """
     if connection.dialect.name == "postgresql":
-        _begin_with_shared_lock(connection)
+        if connection.in_transaction():
+            connection.execute(text(_SHARED_LOCK))
+        else:
+            from authserver.postgresql_connections import begin_with
+
+            begin_with(connection, _SHARED_LOCK)
 
 
-def _begin_with_shared_lock(connection: Connection) -> None:
-    if connection.in_transaction():
-        connection.execute(text(_SHARED_LOCK))
-        return
-    # With the lock in one round trip, where the driver alone would make two.
-    connection.begin()  # SQLAlchemy's own notion of a transaction; nothing is sent
-    driver = cast("psycopg.Connection[object]", connection.connection.driver_connection)
-    result = driver.pgconn.exec_(f"BEGIN; {_SHARED_LOCK}".encode())
-    if result.status != ExecStatus.TUPLES_OK:
-        error = psycopg.errors.error_from_result(result)
-        connection._handle_dbapi_exception(error, None, None, None, None)
+def one_at_a_time(connection: Connection, name: str) -> None:
+    """Wait until every other transaction that has called this with the same `name` has ended.
+
+    For what is counted before it is added to. SQLite has one writer at a time and needs nothing more.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(_NAMED_LOCK, {"kind": _COUNTING_LOCK, "name": name})
 
 
 def see_one_instant(connection: Connection) -> None:
@@ -180,6 +190,7 @@ def wait_for_exchanges(connection: Connection) -> None:
 
 
 _SHARED_LOCK = f"SELECT pg_advisory_xact_lock_shared({_REVOCATION_LOCK})"
+_NAMED_LOCK = text("SELECT pg_advisory_xact_lock(:kind, hashtext(:name))")
 _EXCLUSIVE_LOCK = text(f"SELECT pg_advisory_xact_lock({_REVOCATION_LOCK})")
 
 
@@ -263,32 +274,6 @@ def _sqlite_engine(url: URL, timeout: int) -> Engine:
     return engine
 
 
-def _postgresql_engine(url: URL, pool_size: int, timeout: int, prepared: bool) -> Engine:
-    given = url.query.get("options", ())
-    options = [given] if isinstance(given, str) else [*given]
-    # The second lets nobody keep locks who was stopped in the middle: revocations wait for all exchanges.
-    for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
-        options.append(f"-c {name}={timeout}")
-    network = {name: value for name, value in _NETWORK.items() if name not in url.query}
-    # psycopg prepares what it has sent five times; None is never.
-    preparing: dict[str, None] = {} if prepared else {"prepare_threshold": None}
-    engine = create_engine(
-        url,
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=5,
-        pool_reset_on_return=None,  # every transaction here is committed or rolled back by its own end
-        connect_args={**network, **preparing, "options": " ".join(options)},
-    )
-
-    @event.listens_for(engine, "handle_error")
-    def leave_a_standby(context: ExceptionContext) -> None:
-        if getattr(context.original_exception, "sqlstate", None) == _DEMOTED:
-            context.is_disconnect = True  # all connections are made anew, to whoever is the primary
-
-    return engine
-
-
 def _worth_another_try(error: Exception) -> bool:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True  # before the commit: the server went away, or a new one took over
@@ -302,4 +287,5 @@ def _unavailable_after(error: Exception) -> Refusal:
     # The driver's own words; SQLAlchemy's would show the statement's parameters.
     detail = str(getattr(error, "orig", error)).splitlines()
     log.error("database.failed", error=type(error).__name__, detail=detail[0] if detail else "")
+    metrics.not_committed()
     return unavailable()

@@ -24,6 +24,10 @@ class IssuerUnavailable(Exception):
     """The authorization server, or what it must publish, cannot be had now. The message has no secret in it."""
 
 
+class WorkloadUnknown(Exception):
+    """There is no assertion of this workload to be had now. The message has no secret in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServerMetadata:
     """The endpoints that clients of this kind use; each is an absolute URL.

@@ -29,6 +29,11 @@ class Violation:
         return {name: value for name, value in members.items() if value is not None}
 
 
+def error_uri(issuer: str, error: str) -> str:
+    """The page of this server that explains the error (RFC 6749 §5.2 `error_uri`, RFC 9457 §3.1.1 `type`)."""
+    return f"{issuer}/errors/{error}"
+
+
 @dataclass(slots=True)
 class Refusal(Exception):
     """A request that is refused: nothing was minted, reserved or half written.
@@ -45,17 +50,21 @@ class Refusal(Exception):
     headers: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, object] = field(default_factory=dict)  # further members of a problem (RFC 9457 §3.2)
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self, issuer: str) -> dict[str, object]:
         """The body of the answer, contract §6."""
-        body: dict[str, object] = {"error": self.error, "error_description": self.description}
+        body: dict[str, object] = {
+            "error": self.error,
+            "error_description": self.description,
+            "error_uri": error_uri(issuer, self.error),
+        }
         if self.violations:
             body["violations"] = [violation.to_json() for violation in self.violations]
         return body
 
-    def to_problem(self) -> dict[str, object]:
+    def to_problem(self, issuer: str) -> dict[str, object]:
         """The same as problem details (RFC 9457), where contract §7 asks for them."""
         problem: dict[str, object] = {
-            "type": f"urn:authserver:problem:{self.error}",
+            "type": error_uri(issuer, self.error),
             "title": self.error.replace("_", " "),
             "status": self.status,
             "detail": self.description,

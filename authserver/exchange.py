@@ -19,7 +19,7 @@ from authserver.approvals.completing import held_to, not_approved
 from authserver.approvals.opening import Asking, Opened, open_request
 from authserver.approvals.records import ApprovalRecord
 from authserver.audit.events import Record
-from authserver.db import hold_off_revocations
+from authserver.db import hold_off_revocations, one_at_a_time
 from authserver.delegations.records import Chain
 from authserver.errors import Refusal
 from authserver.holder import Attempt, Holder, Presented, prove
@@ -171,6 +171,7 @@ class _Exchange:
         if earlier := self._earlier(chain, target):
             return earlier
         self._sender_constrained()
+        self._task_goes_on(chain)
         try:
             permit = self._decide(chain, target)
         except Refusal:
@@ -186,6 +187,19 @@ class _Exchange:
 
     def _task(self, chain: Chain) -> str | None:
         return self.holder.task(chain, self.request.task_id)
+
+    def _task_goes_on(self, chain: Chain) -> None:
+        """The task is neither older than the configuration lets one be, nor has had all its tokens."""
+        bounds = self.services.settings.tasks
+        task_id = self._task(chain) if bounds.any else None
+        if task_id is None:
+            return
+        one_at_a_time(self.connection, chain.root_id)
+        issued, since = actions.of_task(self.connection, chain.root_id, task_id)
+        if bounds.most_actions is not None and issued >= bounds.most_actions:
+            raise Refusal("invalid_request", "the task has had all its tokens", rule="task.most_actions")
+        if bounds.longest is not None and since and self.now >= since + timedelta(seconds=bounds.longest):
+            raise Refusal("invalid_request", "the task has gone on for too long", rule="task.longest")
 
     def _target(self) -> ResourceServer:
         """The one resource server that `resource`, `audience` and `locations` agree on (RFC 8707)."""

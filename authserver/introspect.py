@@ -1,5 +1,6 @@
 """What an action token is worth now, for the one resource server that may know (RFC 7662, contract §7)."""
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -41,15 +42,28 @@ def _live(
 
 def ended_indices(services: Services, connection: Connection, list_id: int, now: datetime) -> list[int]:
     """The indices of a status list whose tokens must not be used any more, though they have not expired."""
-    listed = actions.in_status_list(connection, list_id, now)
-    chains = load_chains(connection, {action.delegation_id for action in listed}, services.stored)
+    ended = list[int]()
+    over, standing = set[tuple[str, str | None]](), set[tuple[str, str | None]]()
+    for part in actions.in_status_list(connection, list_id, now):
+        unseen = (
+            {(listed.delegation_id, listed.task_id) for listed in part if listed.is_live} - over - standing
+        )
+        over_now = _over(services, connection, unseen, now)
+        over, standing = over | over_now, standing | (unseen - over_now)
+        ended += [
+            listed.status_index
+            for listed in part
+            if not listed.is_live or (listed.delegation_id, listed.task_id) in over
+        ]
+    return ended
+
+
+def _over(
+    services: Services, connection: Connection, used: Collection[tuple[str, str | None]], now: datetime
+) -> set[tuple[str, str | None]]:
+    """Those delegations, each with the task that it is used for, of which the one or the other has ended."""
+    chains = load_chains(connection, {delegation for delegation, _ in used}, services.stored)
     delegations = endings(connection, chains.values(), now)
-    used = {(action.delegation_id, action.task_id) for action in listed if action.task_id is not None}
-    tasks = ended_tasks(connection, [(chains[delegation], task_id) for delegation, task_id in used])
-    return [
-        action.status_index
-        for action in listed
-        if not action.is_live(now)
-        or action.delegation_id in delegations
-        or (action.delegation_id, action.task_id) in tasks
-    ]
+    with_task = [(chains[delegation], task) for delegation, task in used if task is not None]
+    tasks = ended_tasks(connection, with_task)
+    return {pair for pair in used if pair[0] in delegations or pair in tasks}

@@ -11,18 +11,19 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from authserver.accounts.users import User
+from authserver.approvals import rules
 from authserver.audit.events import Record
 from authserver.db import Conflict, wait_for_exchanges
 from authserver.delegations import changes, records
 from authserver.delegations.records import Chain, DelegationRecord, load_chain
 from authserver.delegations.standing import Ending, ending
 from authserver.errors import Refusal
-from authserver.ledger import actions, limits
+from authserver.ledger import actions, terms
 from authserver.ledger.reservations import release_all
 from authserver.my_agents import own_chain
 from authserver.policy.delegation_details import DelegationDetails
-from authserver.policy.lowering import Wish, lowered
 from authserver.services import Services
+from authserver.streams import log
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ def pause(services: Services, who: User | Operator, delegation_id: str, now: dat
 
     def change(connection: Connection, link: DelegationRecord) -> None:
         if changes.pause(connection, link, now):
+            log.tell(connection, "paused", "delegation", link.id, by=_name_of(who), now=now)
             _record("delegation.paused", link).changed(connection, now, by=_name_of(who))
 
     _change(services, who, delegation_id, change, now)
@@ -47,6 +49,7 @@ def resume(services: Services, who: User | Operator, delegation_id: str, now: da
 
     def change(connection: Connection, link: DelegationRecord) -> None:
         if changes.resume(connection, link):
+            log.tell(connection, "resumed", "delegation", link.id, by=_name_of(who), now=now)
             _record("delegation.resumed", link).changed(connection, now, by=_name_of(who))
 
     _change(services, who, delegation_id, change, now)
@@ -56,28 +59,40 @@ def lower(
     services: Services,
     user: User,
     delegation_id: str,
-    wish: Callable[[DelegationDetails], Wish],
+    lowered: Callable[[DelegationDetails], DelegationDetails],
     now: datetime,
 ) -> None:
-    """Allow less from now on; `wish` reads it, held against what is allowed today. Tokens that nobody has used yet end.
+    """Allow less from now on: what `lowered` makes of what is allowed today. Tokens that nobody has used yet end.
 
-    Raises `Refusal`: 404, 409 where more than the new total is spent or the delegation has ended, and with violations
-    where the wish is for more. What `wish` raises goes through.
+    Raises `Refusal`: 404, 409 where more than the new limits is spent or the delegation has ended. What `lowered`
+    raises goes through.
     """
 
     def change(connection: Connection, link: DelegationRecord) -> None:
-        narrower = lowered(link.details, wish(link.details), services.vocabulary.catalogue)
+        narrower = lowered(link.details)
         if narrower == link.details:
             return
         _end_unused(services, connection, link, now)
         if changes.narrow(connection, link, narrower, services.stored) != 1:
             raise Conflict
-        if narrower.limits is not None:
-            limits.lower(connection, link, narrower.limits)
+        try:
+            terms.change(connection, link, narrower, link.not_before)
+        except terms.AlreadySpent as spent:
+            raise _below_spent(narrower, spent) from spent
+        by = f"user:{user.user_id}"
+        if narrower.approval != link.details.approval:
+            rules.take_back_all(connection, link.id, by, now)
+        log.tell(connection, "lowered", "delegation", link.id, by="user", now=now)
         record = _record("delegation.lowered", link)
-        record.changed(connection, now, by=f"user:{user.user_id}", details=narrower.to_json())
+        record.changed(connection, now, by=by, details=narrower.to_json())
 
     _change(services, user, delegation_id, change, now)
+
+
+def _below_spent(details: DelegationDetails, spent: terms.AlreadySpent) -> Refusal:
+    by_count = details.limits is None or spent.total <= details.limits.total.minor
+    rule = "lower.spent_count" if by_count else "lower.spent"
+    return Refusal("conflict", "more is spent or held already", rule, status=409)
 
 
 def _end_unused(services: Services, connection: Connection, link: DelegationRecord, now: datetime) -> None:

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from authserver.actors.client_authentication import MAX_JWKS_BYTES
 from authserver.actors.key_sources import JWKS_USES
@@ -20,6 +20,11 @@ _USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 _GROUP = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 # ASCII without what no URL holds unescaped (RFC 3986 §2).
 _URL = re.compile(r'[^\x00-\x20\x7f-\U0010ffff"<>\\^`{|}]{1,2048}')
+_DOCUMENT_URL = re.compile(
+    r"(?P<scheme>https?)://(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?"
+    r"(?P<path>(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-F]{2})+)+/?)"
+)
+_LONGEST_DOCUMENT_URL = 512
 _PASSWORD_LENGTHS = range(12, 1025)
 _MOST_ENTRIES = 100
 
@@ -48,6 +53,11 @@ class Members:
         if needed != (name in self._unverified):
             raise NotAValue(f"must be there where {where}, and nowhere else", name)
 
+    def not_there(self, name: str, why: str) -> None:
+        """Refuse a member that says something."""
+        if self._unverified.get(name):
+            raise NotAValue(why, name)
+
     def _read(self, name: str, parse: Callable[[object], Value]) -> Value:
         try:
             return parse(self._unverified[name])
@@ -61,8 +71,31 @@ def without_none(**members: object) -> dict[str, object]:
 
 
 def parse_client_id(unverified: object) -> str:
-    """Read an agent's `client_id`."""
-    return _shaped(unverified, _CLIENT_ID, "must be 1 to 100 of A-Z a-z 0-9 . _ -")
+    """Read an agent's `client_id`: a name, or the https URL of its metadata document."""
+    if isinstance(unverified, str) and "://" in unverified:
+        return _document_url(unverified)
+    return _shaped(
+        unverified, _CLIENT_ID, "must be 1 to 100 of A-Z a-z 0-9 . _ -, or the https URL of its document"
+    )
+
+
+def document_host(client_id: str) -> str:
+    """The host of a `client_id` that is the URL of a document."""
+    return urlsplit(client_id).hostname or client_id
+
+
+def _document_url(unverified: str) -> str:
+    """draft-ietf-oauth-client-id-metadata-document §3: compared letter by letter, so it has one spelling only."""
+    match = _DOCUMENT_URL.fullmatch(unverified)
+    if match is None or len(unverified) > _LONGEST_DOCUMENT_URL:
+        raise NotAValue(
+            "must be an https URL with a path, without query, fragment, user name and dot segments"
+        )
+    if match["scheme"] == "http" and not is_loopback(document_host(unverified)):
+        raise NotAValue("must be an https URL; http is for loopback addresses only")
+    if not {".", ".."}.isdisjoint(unquote(match["path"]).split("/")):
+        raise NotAValue("must be an https URL without dot segments")
+    return unverified
 
 
 def parse_username(unverified: object) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from sqlalchemy import Connection, inspect, text
 
-from authserver.config import MIGRATIONS
+from authserver.config import MIGRATIONS, ConfigurationError
 from authserver.db import Database
 
 # Any number will do, as long as it is the same for all who migrate.
@@ -21,6 +21,20 @@ def pending(database: Database) -> list[str]:
     Empty where it is ahead of this program: during an upgrade, old processes go on with the new schema (F09).
     """
     return database.read(_missing)
+
+
+def check_usable(database: Database) -> None:
+    """Hold a database to what every process needs of it before it begins: the primary, with today's schema.
+
+    Raises `ConfigurationError`, and `Refusal` with 503 where it cannot be asked.
+    """
+    if database.is_standby():
+        raise ConfigurationError(
+            "database.url: leads to a standby, which is read-only and may be behind; takes the primary (with all hosts "
+            "in the URL, target_session_attrs=read-write finds it)"
+        )
+    if not is_current(database):
+        raise ConfigurationError("the database's schema is behind: run  python manage.py migrate")
 
 
 def is_current(database: Database) -> bool:

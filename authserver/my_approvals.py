@@ -77,10 +77,13 @@ class Overview:
 
 def overview(services: Services, connection: Connection, user: User, now: datetime) -> Overview:
     """Everything that this person can answer, and their own of the last days."""
-    waiting = records.waiting_for(connection, user.user_id, user.groups, now)
+    who = approvers.person(connection, user.user_id, services.settings.groups.members)
+    waiting = [] if who is None else records.waiting_for(connection, user.user_id, sorted(who.groups), now)
     lately = records.lately_of(connection, user.user_id, now - _LATELY, _MOST)
     groups: dict[tuple[str, ...], list[Asked]] = defaultdict(list)
     for approval in reversed(waiting):
+        if who is None or not may_answer(approval, who, now):
+            continue  # a step of its escalation that is still to come
         one = _asked(services, connection, approval, user, now)
         seller = one.action.merchant.id if one.action.merchant is not None else None
         groups[
@@ -134,7 +137,7 @@ def _asked(
     if chain is None or agent is None or place is None or user is None:
         raise unknown()
     action, state = stored_action(approval.details), approval.state_at(now)
-    who = approvers.person(connection, viewer.user_id)
+    who = approvers.person(connection, viewer.user_id, services.settings.groups.members)
     answers = tuple(records.answers_to(connection, approval.id))
     ended = ending(connection, chain, now, approval.task_id)
     open_to_me = who is not None and may_answer(approval, who, now)

@@ -9,14 +9,15 @@ from sqlalchemy import Connection
 from authserver.actors import agents
 from authserver.approvals import records
 from authserver.approvals.approvers import people_asked
-from authserver.approvals.records import ApprovalRecord
+from authserver.approvals.records import ApprovalRecord, Step
+from authserver.names import shown_name
 from authserver.notifications import addresses, outbox, ways
 from authserver.notifications.addresses import Address
 from authserver.notifications.outbox import Event, Message
 from authserver.notifications.ways import AddressGone, NotDelivered
 from authserver.policy.reading import instant_text
 from authserver.services import Services
-from authserver.texts import _
+from authserver.texts import _, speaking
 
 log = structlog.get_logger()
 _BATCH = 20
@@ -27,9 +28,11 @@ def opened(services: Services, connection: Connection, approval: ApprovalRecord,
     _put(services, connection, approval, "opened", approval.seats, now)
 
 
-def escalated(services: Services, connection: Connection, approval: ApprovalRecord, now: datetime) -> None:
+def escalated(
+    services: Services, connection: Connection, approval: ApprovalRecord, step: Step, now: datetime
+) -> None:
     """Whoever is asked as well, since there was no answer, is told."""
-    _put(services, connection, approval, "escalated", (approval.escalate_to,), now)
+    _put(services, connection, approval, "escalated", (step.to,), now)
 
 
 def _put(
@@ -48,7 +51,8 @@ def _put(
         "email": settings.smtp_host is not None,
     }
     if any(wanted.values()):
-        asked = (people_asked(connection, approval, approver) for approver in dict.fromkeys(approvers))
+        groups = services.settings.groups.members
+        asked = (people_asked(connection, approval, name, groups) for name in dict.fromkeys(approvers))
         people = [*dict.fromkeys(user_id for user_ids in asked for user_id in user_ids)]
         for address in addresses.of_users(connection, services.seal, people):
             if wanted[address.channel]:
@@ -93,18 +97,22 @@ def _tell(services: Services, message: Message, approval_id: str, now: datetime)
 def _send(services: Services, message: Message, approval: ApprovalRecord, now: datetime) -> None:
     settings = services.settings.notifications
     if message.channel == "webhook":
-        ways.post_webhook(settings, message.id, _for_programs(services, message, approval), now)
+        ways.post_webhook(settings, message.id, _for_programs(services, message, approval, now), now)
         return
     address = _address(services, message)
     if address is None:
         return
-    subject, uri = _subject(services, approval), _uri(services, approval)
+    with speaking(address.language):
+        subject, uri = _subject(services, approval), _uri(services, approval)
+        how = _(
+            "Open this to see exactly what it would do, and to approve or refuse it. No answer is a refusal."
+        )
     if message.channel == "push":
         ttl = int((approval.expires_at - now).total_seconds())
         key = ways.push_key(services.approvals_secret)
         ways.push(settings, key, address.data, {"title": subject, "url": uri}, ttl)
     else:
-        ways.mail(settings, str(address.data["email"]), subject, f"{subject}\n\n{uri}\n")
+        ways.mail(settings, str(address.data["email"]), subject, f"{subject}\n\n{how}\n\n{uri}\n")
 
 
 def _ask_to_confirm(services: Services, message: Message) -> None:
@@ -112,12 +120,13 @@ def _ask_to_confirm(services: Services, message: Message) -> None:
     if address is None or address.confirmed:
         return
     code = addresses.code_of(services.approvals_secret, address.id)
-    subject = _("Is this your address?")
     link = f"{services.issuer}/notifications/confirm?code={code}"
-    text = _(
-        "Somebody wants messages at this address when an agent asks for an approval. If that is you, open this and"
-        " confirm; if not, do nothing."
-    )
+    with speaking(address.language):
+        subject = _("Is this your address?")
+        text = _(
+            "Somebody wants messages at this address when an agent asks for an approval. If that is you, open this and"
+            " confirm; if not, do nothing."
+        )
     ways.mail(services.settings.notifications, str(address.data["email"]), subject, f"{text}\n\n{link}\n")
 
 
@@ -127,8 +136,11 @@ def _address(services: Services, message: Message) -> Address | None:
     )
 
 
-def _for_programs(services: Services, message: Message, approval: ApprovalRecord) -> dict[str, object]:
-    asked = approval.escalate_to if message.event == "escalated" else approval.approver
+def _for_programs(
+    services: Services, message: Message, approval: ApprovalRecord, now: datetime
+) -> dict[str, object]:
+    come_to = [step.to for step in approval.steps if step.at <= now] or [approval.escalate_to]
+    asked = come_to[-1] if message.event == "escalated" else approval.approver
     return {
         "type": f"approval.{message.event}",
         "data": {
@@ -150,7 +162,7 @@ def _subject(services: Services, approval: ApprovalRecord) -> str:
     entry = services.vocabulary.catalogue.get(approval.action)
     title = entry.title if entry is not None else approval.action
     name = agent.name if agent is not None else approval.client_id
-    return _("%(agent)s asks you: %(action)s", agent=name, action=_(title))
+    return _("%(agent)s asks you: %(action)s", agent=shown_name(name), action=_(title))
 
 
 def _uri(services: Services, approval: ApprovalRecord) -> str:

@@ -7,22 +7,24 @@ them back. What is written is audited in the same transaction.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection
 
-from authserver.accounts import sessions, users
+from authserver.accounts import passkeys, sessions, users
 from authserver.accounts.users import NewUser, User
 from authserver.actors import AlreadyRegistered, NotRegistered, agents, resource_servers
 from authserver.actors.agents import Agent
 from authserver.actors.resource_servers import ResourceServer
 from authserver.actors.trust_domains import parse_subject
 from authserver.audit.events import Record
+from authserver.db import Conflict
 from authserver.ids import new_id
 from authserver.members import (
     Members,
     actions_of,
+    document_host,
     one_of,
     parse_client_id,
     parse_groups,
@@ -35,6 +37,7 @@ from authserver.members import (
     without_none,
 )
 from authserver.policy.details import Merchant
+from authserver.policy.facts import RISKS
 from authserver.services import Services
 from authserver.values import ResourceIdentifier, parse_name
 
@@ -42,7 +45,7 @@ AUTH_METHODS = ("client_secret_basic", "private_key_jwt", "jwt-spiffe")
 ROLES = ("viewer", "revoker", "operator", "owner")
 
 _AGENT = frozenset(
-    {"client_id", "trust_domain", "subject", "name", "owner", "actions", "redirect_uris", "jwks"}
+    {"client_id", "trust_domain", "subject", "name", "owner", "risk", "actions", "redirect_uris", "jwks"}
 )
 _RESOURCE_SERVER = frozenset({"identifier", "name", "merchant", "auth", "jwks", "subject"})
 _USER = frozenset({"username", "name", "role", "groups", "password"})
@@ -53,23 +56,29 @@ _USER = frozenset({"username", "name", "role", "groups", "password"})
 
 def parse_agent(unverified: Mapping[str, object], services: Services, now: datetime) -> Agent:
     """Read a new agent's members: `client_id`, `trust_domain`, `subject`, and if they are there `name`, `owner`,
-    `actions`, `redirect_uris` and `jwks` (a JWK Set). Raises `NotAValue` that names the member.
+    `risk` (one of `RISKS`), `actions`, `redirect_uris` and `jwks` (a JWK Set).
+
+    Raises `NotAValue` that names the member.
     """
     members = Members(unverified, _AGENT)
     client_id = members.required("client_id", parse_client_id)
+    if ":" in client_id:
+        for name in ("redirect_uris", "jwks"):
+            members.not_there(name, "is in the document at client_id, and nowhere else")
     trust_domain = members.required("trust_domain", trust_domain_of(services.trust_domains))
     kind = services.trust_domains.kind_of(trust_domain)
     return Agent(
         client_id=client_id,
         trust_domain=trust_domain,
         subject=members.required("subject", lambda said: parse_subject(said, kind, trust_domain)),
-        name=members.optional("name", parse_name) or client_id,
+        name=members.optional("name", parse_name) or document_host(client_id),
         owner=members.optional("owner", parse_name),
         actions=members.optional("actions", actions_of(services.vocabulary.catalogue)),
         redirect_uris=members.optional("redirect_uris", parse_redirect_uris) or (),
         jwks=members.optional("jwks", parse_jwks),
         created_at=now,
         disabled_at=None,
+        risk=members.optional("risk", one_of(*RISKS)),
     )
 
 
@@ -81,10 +90,15 @@ def members_of_agent(agent: Agent) -> dict[str, object]:
         subject=agent.subject,
         name=agent.name,
         owner=agent.owner,
+        risk=agent.risk,
         actions=None if agent.actions is None else sorted(agent.actions),
-        redirect_uris=list(agent.redirect_uris),
-        jwks=None if agent.jwks is None else json.loads(agent.jwks),
+        **({} if agent.has_document else _own_metadata(agent)),
     )
+
+
+def _own_metadata(agent: Agent) -> dict[str, object]:
+    jwks = None if agent.jwks is None else json.loads(agent.jwks)
+    return {"redirect_uris": list(agent.redirect_uris), "jwks": jwks}
 
 
 def create_agent(connection: Connection, agent: Agent, by: str) -> None:
@@ -136,6 +150,10 @@ def _audit_agent(
 
 
 # --- resource servers ---------------------------------------------------------------------------------------------
+
+
+class NoSecret(Exception):
+    """The resource server does not authenticate by a secret of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +225,14 @@ def change_resource_server(
     Raises `AlreadyRegistered` where the subject is taken, and `NotRegistered`.
     """
     _subject_is_no_agents(connection, server)
-    secret, server = None, replace(server, id=before.id, secret_hash=before.secret_hash)
+    secret: str | None = None
+    server = replace(
+        server,
+        id=before.id,
+        secret_hash=before.secret_hash,
+        previous_secret_hash=before.previous_secret_hash,
+        previous_secret_until=before.previous_secret_until,
+    )
     if server.auth_method != before.auth_method:
         secret, server = _with_new_secret(server)
     resource_servers.change(connection, server)
@@ -221,11 +246,32 @@ def disable_resource_server(connection: Connection, id: str, by: str, now: datet
     Record("resource_server.disabled").changed(connection, now, by=by, id=id)
 
 
+def renew_secret(
+    connection: Connection, before: ResourceServer, overlap: timedelta, by: str, now: datetime
+) -> IssuedServer:
+    """Give a resource server a new secret; the present one is taken for `overlap` more, which may be nothing.
+
+    One that was renewed before ends now. Raises `NoSecret`.
+    """
+    if before.auth_method != "client_secret_basic":
+        raise NoSecret
+    secret, renewed = _with_new_secret(before)
+    until = now + overlap
+    if overlap:
+        renewed = replace(renewed, previous_secret_hash=before.secret_hash, previous_secret_until=until)
+    if not resource_servers.exchange_secret(connection, renewed, before.secret_hash):
+        raise Conflict  # somebody else renewed it just now
+    told = {"id": before.id, "identifier": before.identifier, "previous_until": f"{until:%Y-%m-%dT%H:%M:%SZ}"}
+    Record("resource_server.secret_renewed").changed(connection, now, by=by, resource_server=told)
+    return IssuedServer(before.id, before.identifier, secret)
+
+
 def _with_new_secret(server: ResourceServer) -> tuple[str | None, ResourceServer]:
+    without = replace(server, secret_hash=None, previous_secret_hash=None, previous_secret_until=None)
     if server.auth_method != "client_secret_basic":
-        return None, replace(server, secret_hash=None)
+        return None, without
     secret, secret_hash = resource_servers.new_secret()
-    return secret, replace(server, secret_hash=secret_hash)
+    return secret, replace(without, secret_hash=secret_hash)
 
 
 def _subject_is_no_agents(connection: Connection, server: ResourceServer) -> None:
@@ -294,6 +340,22 @@ def create_user(connection: Connection, new: NewUser, issuer: str, by: str, now:
     user_id, secret = users.create(connection, new, now)
     _audit_user(connection, "user.created", user_id, new, by, now)
     return Enrolment(user_id, new.username, f"{issuer}/enrol/{secret}")
+
+
+def invite_user(
+    connection: Connection, user: User, issuer: str, by: str, now: datetime, *, forget: bool
+) -> Enrolment:
+    """A new link for somebody who cannot sign in any more. With `forget`, what they signed in with until now is worth
+    nothing from now on, and whoever is signed in as them is signed out.
+    """
+    secret = users.invite(connection, user.user_id, now)
+    members: dict[str, object] = {"user_id": user.user_id, "username": user.username}
+    if forget:
+        users.forget_password(connection, user.user_id)
+        members["passkeys_removed"] = passkeys.remove_all(connection, user.user_id)
+        members["sessions_ended"] = sessions.end_all(connection, user.user_id)
+    Record("user.invited").changed(connection, now, by=by, user=members)
+    return Enrolment(user.user_id, user.username, f"{issuer}/enrol/{secret}")
 
 
 def change_user(connection: Connection, new: NewUser, before: User, by: str, now: datetime) -> None:

@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy import Connection
 
 from authserver.audit import batches, heads
+from authserver.audit.batches import Batch
 from authserver.audit.events import Record
 from authserver.audit.heads import Head, HeadRefused
 from authserver.audit.tree import Tree
@@ -79,7 +80,7 @@ def restore(
     Raises `CopyRefused`, after which nothing was done, and `LookupError` where nothing is missing.
     """
     seal(services, now)
-    missing = _missing(services)
+    missing, before = _missing(services), services.database.read(batches.latest)
     if missing is None:
         raise LookupError("the database has all that the witness has seen")
     done = Restored(missing.sealed, missing.head.tree_size)
@@ -98,7 +99,7 @@ def restore(
         )
     )
     seal(services, now)
-    _go_on(services)
+    _go_on(services, before)
     look(services)
     return done
 
@@ -123,7 +124,7 @@ def _newest(services: Services, path: Path) -> Head | None:
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
-            lines = file.read().decode("ascii", "replace").splitlines(keepends=True)
+            lines = file.read().decode("ascii", "replace").splitlines()
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -183,8 +184,8 @@ def _pause(services: Services, connection: Connection, delegation_id: str, now: 
     return chain is not None and changes.pause(connection, chain.leaf, now) == 1
 
 
-def _go_on(services: Services) -> None:
-    """Tell the witness where the history goes on: its newest line is what the database is held to."""
+def _go_on(services: Services, before: Batch | None) -> None:
+    """Tell the witness from where the history goes on, last of all: its newest line is what the database is held to."""
     path, newest = services.settings.audit.witness_file, services.database.read(batches.latest)
     if path is not None and newest is not None:
-        collectors.append(path, [newest.head])
+        collectors.append(path, [batch.head for batch in (before, newest) if batch is not None])

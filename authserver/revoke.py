@@ -14,7 +14,7 @@ from authserver.actors.agents import Agent as AgentRecord
 from authserver.audit.events import Record
 from authserver.db import wait_for_exchanges
 from authserver.delegations.records import load_chain
-from authserver.delegations.standing import Kind
+from authserver.delegations.standing import Kind, is_revoked
 from authserver.errors import Refusal
 from authserver.ledger import actions
 from authserver.ledger.actions import ActionRecord
@@ -22,6 +22,7 @@ from authserver.ledger.reservations import release, release_all
 from authserver.policy.catalogue import LONGEST_LIFETIME
 from authserver.schema import Action, Agent, Delegation, EndedTask, Revocation, User, table_of
 from authserver.services import Services
+from authserver.streams import log
 
 _ACTIONS, _DELEGATIONS, _AGENTS = table_of(Action), table_of(Delegation), table_of(Agent)
 _USERS, _REVOCATIONS, _ENDED_TASKS = table_of(User), table_of(Revocation), table_of(EndedTask)
@@ -46,8 +47,8 @@ class Target:
 class Ended:
     """What stood when it was revoked.
 
-    Delegations that had not expired, with whose they were and who held them; tokens that were live, with the tasks they
-    served; and what was authorized, which may still be captured (contract §7).
+    Delegations that had neither expired nor been revoked, with whose they were and who held them; tokens that were
+    live, with the tasks they served; and what was authorized, which may still be captured (contract §7).
     """
 
     delegations: int
@@ -76,11 +77,13 @@ def revoke(services: Services, target: Target, *, reason: str, by: str, now: dat
             return _task_ended(connection, target, by, now)
         made = _REVOCATIONS.insert().returning(_REVOCATIONS.c.id)
         row = {"kind": target.kind, "target": target.name, "reason": reason, "revoked_by": by}
-        return int(connection.execute(made, {**row, "revoked_at": now}).scalar_one())
+        revocation = int(connection.execute(made, {**row, "revoked_at": now}).scalar_one())
+        log.tell(connection, "revoked", target.kind, target.name, by=by, now=now, revocation_id=revocation)
+        return revocation
 
     revocation = services.database.write(write)
     # From here on everything is ended. To count it and to give back what it held takes longer, and holds up nobody.
-    ended = services.database.read(lambda connection: _count(connection, target, now))
+    ended = services.database.read(lambda connection: _count(connection, target, now, revocation or None))
     while services.database.write(
         lambda connection: _void_some(services, connection, target, revocation, now)
     ):
@@ -95,6 +98,7 @@ def _task_ended(connection: Connection, target: Target, by: str, now: datetime) 
     )
     if connection.scalar(over) is None:
         connection.execute(_ENDED_TASKS.insert(), row)
+        log.tell(connection, "revoked", "task", target.name, by=by, now=now, party=target.party)
     return 0  # no revocation; a task is over whatever was granted since
 
 
@@ -161,6 +165,7 @@ def _void_one(
     # What a resource server has authorized is no longer the agent's to take back (contract §7).
     if action.state == "reserved":
         release(connection, action, "void", services.stored, now)
+        log.tell(connection, "revoked", "token", action.id, by=f"agent:{caller.client_id}", now=now)
     record.permitted(connection, now)
 
 
@@ -177,12 +182,13 @@ def _must_exist(connection: Connection, target: Target) -> None:
             raise UnknownTarget(f"there is no {kind} {name}")
 
 
-def _count(connection: Connection, target: Target, now: datetime) -> Ended:
-    top, below, together = _covering()
+def _count(connection: Connection, target: Target, now: datetime, revocation: int | None = None) -> Ended:
+    top, below, together = covering()
     of_delegations = select(
         *(func.count(below.c[name].distinct()) for name in ("id", "client_id", "user_id"))
     ).select_from(together)
-    standing = of_delegations.where(_condition(top, target), below.c.expires_at > now)
+    stands = (below.c.expires_at > now, ~is_revoked(below, before=revocation))
+    standing = of_delegations.where(condition(top, target), *stands)
     delegations, agents, users = tuple(connection.execute(standing).one())
     where, covered = _actions_of(target)
     live = select(func.count(_ACTIONS.c.id.distinct()), func.count(_ACTIONS.c.task_id.distinct())).where(
@@ -200,12 +206,12 @@ def _count(connection: Connection, target: Target, now: datetime) -> Ended:
 def _actions_of(target: Target) -> tuple[FromClause, ColumnElement[bool]]:
     """The actions that the target covers, from what it names downwards: where from, and which."""
     if target.kind == "task":
-        return _ACTIONS, _of_task(target)
-    top, below, together = _covering()
-    return together.join(_ACTIONS, _is_of(below)), _condition(top, target)
+        return _ACTIONS, of_task(target)
+    top, below, together = covering()
+    return together.join(_ACTIONS, _is_of(below)), condition(top, target)
 
 
-def _of_task(target: Target) -> ColumnElement[bool]:
+def of_task(target: Target) -> ColumnElement[bool]:
     """Whether an action is of the task: anybody's, or the party's with what it handed on for the task."""
     of_task = _ACTIONS.c.task_id == target.name
     if not target.party:
@@ -214,8 +220,8 @@ def _of_task(target: Target) -> ColumnElement[bool]:
     of_user = select(_DELEGATIONS.c.id).where(
         _is_of(_DELEGATIONS), literal("user:") + _DELEGATIONS.c.user_id == target.party
     )
-    top, below, together = _covering()
-    handed_on = select(below.c.id).select_from(together).where(_is_of(below), _condition(top, target))
+    top, below, together = covering()
+    handed_on = select(below.c.id).select_from(together).where(_is_of(below), condition(top, target))
     return of_task & (own | of_user.exists() | handed_on.exists())
 
 
@@ -223,7 +229,7 @@ def _is_of(delegation: FromClause) -> ColumnElement[bool]:
     return (delegation.c.root_id == _ACTIONS.c.root_id) & (delegation.c.id == _ACTIONS.c.delegation_id)
 
 
-def _covering() -> tuple[FromClause, FromClause, Join]:
+def covering() -> tuple[FromClause, FromClause, Join]:
     """A delegation `top`, and `below`: itself and all that was handed on from it."""
     top, below = _DELEGATIONS.alias("top"), _DELEGATIONS.alias("below")
     # Itself, or an id further down its path; compared as text, since ids may hold what LIKE would expand.
@@ -234,13 +240,14 @@ def _covering() -> tuple[FromClause, FromClause, Join]:
 def _ended_by(target: Target, revocation: int) -> ColumnElement[bool]:
     """Whether that revocation ended an action: asked of the few that hold something."""
     if target.kind == "task":
-        return _of_task(target)
-    top, below, together = _covering()
-    covered = select(below.c.id).select_from(together).where(_is_of(below), _condition(top, target))
+        return of_task(target)
+    top, below, together = covering()
+    covered = select(below.c.id).select_from(together).where(_is_of(below), condition(top, target))
     return covered.where(top.c.revocations_before < revocation).exists()
 
 
-def _condition(delegation: FromClause, target: Target) -> ColumnElement[bool]:
+def condition(delegation: FromClause, target: Target) -> ColumnElement[bool]:
+    """Whether the target names a delegation by itself; `covering` adds what hangs below."""
     if target.kind == "delegation":
         return delegation.c.id == target.name
     if target.kind == "user":

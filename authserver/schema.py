@@ -86,7 +86,15 @@ class Agent(Base):
     """An OAuth client bound to one workload identity. It has no secret."""
 
     __tablename__ = "agents"
-    __table_args__ = (Index("uq_agents_workload", "trust_domain", "subject", unique=True),)
+    __table_args__ = (
+        Index("uq_agents_workload", "trust_domain", "subject", unique=True),
+        Index(
+            "ix_agents_document",
+            "document_due_at",
+            sqlite_where=text("document_due_at IS NOT NULL"),
+            postgresql_where=text("document_due_at IS NOT NULL"),
+        ),
+    )
     client_id: Mapped[str] = mapped_column(primary_key=True)
     trust_domain: Mapped[str]
     subject: Mapped[str]
@@ -97,6 +105,10 @@ class Agent(Base):
     jwks: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
+    risk: Mapped[str | None]  # low | medium | high, as the operator thinks of it
+    # Where the client_id is the address of a metadata document: when it was read last, and is to be read next.
+    document_read_at: Mapped[datetime | None]
+    document_due_at: Mapped[datetime | None]
 
 
 class ResourceServer(Base):
@@ -113,6 +125,8 @@ class ResourceServer(Base):
     subject: Mapped[str | None] = mapped_column(unique=True)
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
+    previous_secret_hash: Mapped[bytes | None]  # taken as well, until the instant below
+    previous_secret_until: Mapped[datetime | None]
 
 
 class Delegation(Base):
@@ -378,6 +392,8 @@ class Approval(Base):
     poll_interval: Mapped[int] = mapped_column(Integer)  # seconds
     polled_at: Mapped[datetime | None]
     action_id: Mapped[str | None]
+    later_steps: Mapped[str | None] = mapped_column(Text)  # JSON: who is asked after `escalate_to`, and when
+    later_due_at: Mapped[datetime | None]  # when the next of those is to be told
 
 
 class ApprovalAnswer(Base):
@@ -427,6 +443,7 @@ class NotificationAddress(Base):
     address_hash: Mapped[bytes]
     encrypted_address: Mapped[bytes]  # JSON
     confirmed_at: Mapped[datetime | None]  # null: the code that was mailed there has not come back
+    language: Mapped[str | None]  # in which its person is written to
     created_at: Mapped[datetime]
 
 
@@ -518,6 +535,13 @@ class AuthorizationRequest(Base):
         CheckConstraint("state IN ('waiting', 'allowed', 'denied', 'used')", name="state"),
         CheckConstraint("action IN ('create', 'merge', 'replace')", name="action"),
         CheckConstraint("(action = 'create') = (grant_id IS NULL)", name="grant"),
+        Index(
+            "ix_authorization_requests_waiting",
+            "client_id",
+            "expires_at",
+            sqlite_where=text("state = 'waiting'"),
+            postgresql_where=text("state = 'waiting'"),
+        ),
     )
     id: Mapped[str] = mapped_column(primary_key=True)
     client_id: Mapped[str]
@@ -531,6 +555,10 @@ class AuthorizationRequest(Base):
     grant_id: Mapped[str | None]  # of the delegation that is to be changed
     user_id: Mapped[str | None]  # who opened it; nobody else answers
     delegation_id: Mapped[str | None]  # what it gave
+    authenticated_at: Mapped[
+        datetime | None
+    ]  # when the person who allowed it had signed in (RFC 9470), and how
+    acr: Mapped[str | None]
     interval: Mapped[int] = mapped_column(Integer)  # seconds between polls
     polled_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
@@ -617,3 +645,70 @@ class ApiToken(Base):
     expires_at: Mapped[datetime | None]  # null: when it is revoked
     used_at: Mapped[datetime | None]  # the last time, to the minute
     revoked_at: Mapped[datetime | None]
+
+
+# --- telling resource servers ---------------------------------------------------------------------------------------
+
+
+class SecurityEvent(Base):
+    """Something that ended or changed, once, at the level where it did; who is to hear of what follows from it."""
+
+    __tablename__ = "security_events"
+    # An id that was given once is never given again: streams have read up to one.
+    __table_args__ = (
+        CheckConstraint("kind IN ('revoked', 'paused', 'resumed', 'lowered')", name="kind"),
+        {"sqlite_autoincrement": True},
+    )
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    kind: Mapped[str]
+    level: Mapped[str]  # a level of `revocations`, or token
+    target: Mapped[str]
+    party: Mapped[str]  # whose task it is; empty for everybody's, and for all else
+    revocation_id: Mapped[int | None]
+    initiator: Mapped[str]  # admin | user | system, as CAEP says it
+    at: Mapped[datetime]
+
+
+class EventStream(Base):
+    """Where a resource server wants to hear, and how far it was told (OpenID Shared Signals Framework §8)."""
+
+    __tablename__ = "event_streams"
+    __table_args__ = (
+        CheckConstraint("status IN ('enabled', 'paused', 'disabled')", name="status"),
+        CheckConstraint("method IN ('push', 'poll')", name="method"),
+        CheckConstraint("(method = 'push') = (endpoint_url IS NOT NULL)", name="endpoint"),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    resource_server_id: Mapped[str] = mapped_column(index=True)
+    status: Mapped[str]
+    reason: Mapped[str | None]
+    method: Mapped[str]
+    endpoint_url: Mapped[str | None]
+    encrypted_authorization: Mapped[bytes | None]  # the header that goes with each push
+    events_requested: Mapped[str | None] = mapped_column(Text)  # a JSON array; null: all there are
+    description: Mapped[str | None]
+    created_at: Mapped[datetime]
+    # The last of `security_events` that was worked out for it, and how far within the next one: an id, or nothing.
+    read_event: Mapped[int]
+    read_within: Mapped[str]
+    due_at: Mapped[datetime]  # when to push next
+    failures: Mapped[int] = mapped_column(Integer)  # attempts since the last that arrived
+    failing_since: Mapped[datetime | None]
+    trouble: Mapped[str | None]  # why the last attempt failed
+    verified_at: Mapped[datetime | None]  # when verification was last asked for
+    heard_at: Mapped[datetime]  # when anything was last heard of the receiver
+
+
+class PendingEvent(Base):
+    """A Security Event Token for one stream that its receiver has not taken yet; signed when it is sent."""
+
+    __tablename__ = "pending_events"
+    __table_args__ = (
+        Index("uq_pending_events_jti", "stream_id", "jti", unique=True),
+        {"sqlite_autoincrement": True},
+    )
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    stream_id: Mapped[str]
+    jti: Mapped[str]
+    claims: Mapped[str] = mapped_column(Text)  # JSON: what tells this one from others of the stream
+    created_at: Mapped[datetime]

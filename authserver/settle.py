@@ -308,7 +308,7 @@ def _voided(
         extra={"voided": True},
     )
     record.refused(connection, now, refusal)
-    return Answer(409, refusal.to_problem(), used.action)
+    return Answer(409, refusal.to_problem(services.issuer), used.action)
 
 
 def _same_merchant(actual: Merchant | None, used: _Used) -> None:

@@ -165,6 +165,14 @@ def _set_password(connection: Connection, user: User, password_hash: str, now: d
     record.changed(connection, now)
 
 
+def may_ask(services: Services, visitor: Visitor, now: datetime) -> None:
+    """One challenge more for somebody who is not signed in: each is a row. Raises `Refusal` (429) after too many."""
+    pages = services.settings.pages
+    bound = Bound(pages.tries_per_address, timedelta(seconds=pages.tries_window))
+    key = f"challenge:{tries.of_address(visitor.address)}"
+    services.database.write(lambda connection: tries.count(connection, key, bound, now))
+
+
 def _count(
     services: Services, connection: Connection, username: str, visitor: Visitor, now: datetime
 ) -> None:

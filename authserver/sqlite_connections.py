@@ -191,6 +191,10 @@ class SqliteConnections:
         commit.wait(mine, self._patience)
         return result
 
+    def connections(self) -> dict[str, int]:
+        """How many there are, by what they do: those that read are made when all others are in use."""
+        return {"in_use": int(self._commit is not None), "idle": len(self._readers)}
+
     def _begin(self, begun: float) -> _Commit:
         self._take_lock(begun)
         connection = self._connection or self._engine.connect()

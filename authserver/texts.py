@@ -3,6 +3,8 @@
 Each file of `locales/LANGUAGE/*.po` is a part of one catalogue; parts are read as they are, so nothing is compiled.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from gettext import GNUTranslations, NullTranslations
@@ -21,6 +23,16 @@ _SPOKEN: ContextVar[str] = ContextVar("language", default="en")
 def speak(language: str) -> None:
     """Choose the language of this request; one of `LANGUAGES`."""
     _SPOKEN.set(language if language in LANGUAGES else "en")
+
+
+@contextmanager
+def speaking(language: str | None) -> Iterator[None]:
+    """Write to somebody in their language, outside of every request; English where nothing is known of it."""
+    token = _SPOKEN.set(language if language is not None and language in LANGUAGES else "en")
+    try:
+        yield
+    finally:
+        _SPOKEN.reset(token)
 
 
 def language() -> str:

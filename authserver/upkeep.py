@@ -7,13 +7,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
 from sqlalchemy import Connection
 
-from authserver import notify, restore, seal, stream
+from authserver import metrics, notify, observe, restore, seal, stream, transmit
 from authserver.accounts import challenges, sessions, tries
 from authserver.actors import replay
 from authserver.approvals import records as approvals
@@ -23,6 +23,7 @@ from authserver.ledger import idempotency
 from authserver.ledger.reservations import release_expired
 from authserver.revoke import Target, revoke
 from authserver.services import Services
+from authserver.streams import log as happenings
 from authserver.tokens import status_lists
 
 log = structlog.get_logger()
@@ -30,6 +31,10 @@ _BATCH = 200
 _EVERY_SECONDS = 5.0
 _DELIVER_SECONDS = 1.0
 _SEAL_SECONDS = 5.0
+# What happened is known to resource servers within a second of it.
+_TELL_SECONDS = 0.2
+# What every stream has read is kept a little longer, for whoever looks into what happened.
+_TOLD_AFTER = timedelta(hours=1)
 _SIGN_INS = (sessions.prune, challenges.prune, tries.prune)
 # A clock that went so much faster or slower than the machine has jumped; it has to go steadily for so long then.
 _JUMP_SECONDS = 60.0
@@ -47,6 +52,8 @@ class Tidied:
     unclaimed_grants: int
     authorization_requests: int
     approvals: int
+    security_events: int
+    silent_streams: int
     sign_ins: int  # sessions that are over, challenges that nobody answered, counts of tries
     audit_events: int  # older than they are kept
 
@@ -65,6 +72,8 @@ def tidy(services: Services, now: datetime) -> Tidied:
         unclaimed_grants=_take_back_unclaimed(services, now),
         authorization_requests=_repeated(services, lambda c: requests.prune(c, now, _BATCH)),
         approvals=_approvals(services, now),
+        security_events=_repeated(services, lambda c: happenings.forget(c, now - _TOLD_AFTER, _BATCH)),
+        silent_streams=transmit.give_up(services, now),
         sign_ins=sum(_repeated(services, partial(prune, now=now, most=_BATCH)) for prune in _SIGN_INS),
         audit_events=seal.remove_old(services, now),
     )
@@ -82,13 +91,16 @@ def _approvals(services: Services, now: datetime) -> int:
 
     def escalate(connection: Connection) -> int:
         due = approvals.due_for_escalation(connection, now, _BATCH)
-        for approval in due:
+        for approval, step in due:
             record = Record("approval.escalated", approval.client_id, approval.delegation_id)
-            record.changed(connection, now, approval=approval.id, to=approval.escalate_to)
-            notify.escalated(services, connection, approval, now)
+            record.changed(connection, now, approval=approval.id, to=step.to)
+            notify.escalated(services, connection, approval, step, now)
         return len(due)
 
-    done = _repeated(services, expire) + _repeated(services, escalate)
+    expired = _repeated(services, expire)
+    for _ in range(expired):
+        metrics.approval_answered("expire")
+    done = expired + _repeated(services, escalate)
     return done + _repeated(services, lambda c: approvals.forget_keys(c, now, _BATCH))
 
 
@@ -134,13 +146,23 @@ class Steadiness:
 def start(services: Services) -> threading.Event:
     """Tidy every few seconds in a thread of its own, until the returned event is set."""
     stop = threading.Event()
+    observe.note(services, services.clock.now())
     threading.Thread(target=_run, args=(services, stop), name="upkeep", daemon=True).start()
     restore.look(services)
     threading.Thread(target=_keep_audit, args=(services, stop), name="audit", daemon=True).start()
     if notify.is_configured(services):
         # Apart from the rest: a mail server that does not answer holds nothing else up.
         threading.Thread(target=_deliver, args=(services, stop), name="notifications", daemon=True).start()
+    threading.Thread(target=_tell, args=(services, stop), name="events", daemon=True).start()
     return stop
+
+
+def _tell(services: Services, stop: threading.Event) -> None:
+    while not stop.wait(_TELL_SECONDS):
+        try:
+            transmit.push_side_by_side(services, services.clock.now())
+        except Exception as error:  # whatever it is, it must not be the last time  # noqa: BLE001
+            log.error("events.failed", error=type(error).__name__)  # noqa: TRY400
 
 
 def _deliver(services: Services, stop: threading.Event) -> None:
@@ -175,6 +197,7 @@ def _run(services: Services, stop: threading.Event) -> None:
     steady = Steadiness()
     while not stop.wait(_EVERY_SECONDS):
         now = services.clock.now()
+        observe.note(services, now)
         if not steady.after(now, time.monotonic()):
             continue
         try:

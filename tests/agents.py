@@ -109,7 +109,9 @@ def running_books(world: World) -> Iterator[str]:
     identifier = f"http://127.0.0.1:{port}/mcp"
     facts = {"id": "m_77", "category": "5942", "country": "NL", "name": "Example Books"}
     id, secret = register(world, f"books{port}", identifier, merchant=Merchant.parse(facts))
-    kit = AsyncResourceServer(world.issuer, identifier, id, secret, clock=world.clock)
+    kit = AsyncResourceServer(
+        world.issuer, identifier, id, secret, clock=world.clock, scopes=["catalog.search"]
+    )
     config = uvicorn.Config(create_server(kit), host="127.0.0.1", port=port, log_level="error")
     with listening_async(config):
         yield identifier

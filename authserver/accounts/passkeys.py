@@ -221,6 +221,11 @@ def remove(connection: Connection, user_id: str, passkey_id: str) -> int:
     return connection.execute(delete(_TABLE).where(condition)).rowcount
 
 
+def remove_all(connection: Connection, user_id: str) -> int:
+    """Forget all keys of a person; returns how many."""
+    return connection.execute(delete(_TABLE).where(_TABLE.c.user_id == user_id)).rowcount
+
+
 def count(connection: Connection, user_id: str) -> int:
     """How many keys a person has."""
     query = select(func.count()).select_from(_TABLE).where(_TABLE.c.user_id == user_id)

@@ -35,6 +35,11 @@ class Authentication:
     acr: str | None = None
     at: datetime | None = None
 
+    def to_json(self) -> dict[str, object]:
+        """For the audit, what RFC 9470 and OpenID Connect call these."""
+        said = {"amr": list(self.amr), "acr": self.acr, "auth_time": self.at and int(self.at.timestamp())}
+        return {name: value for name, value in said.items() if value is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class Lasting:

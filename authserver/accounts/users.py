@@ -67,6 +67,22 @@ def create(connection: Connection, new: NewUser, now: datetime) -> tuple[str, st
     return user_id, secret
 
 
+def invite(connection: Connection, user_id: str, now: datetime) -> str:
+    """A new secret to enrol with, good once within a day, in place of the one before; gives it."""
+    secret = secrets.token_urlsafe(32)
+    values = {
+        "enrolment_hash": hashlib.sha256(secret.encode()).digest(),
+        "enrolment_expires_at": now + _ENROLMENT_LASTS,
+    }
+    connection.execute(update(_TABLE).where(_TABLE.c.user_id == user_id).values(values))
+    return secret
+
+
+def forget_password(connection: Connection, user_id: str) -> None:
+    """Let nobody sign in with the password any more."""
+    connection.execute(update(_TABLE).where(_TABLE.c.user_id == user_id).values(password_hash=None))
+
+
 def change(connection: Connection, user: User) -> None:
     """Write all of a user that an operator may change: the name, the role and the groups."""
     values = {"name": user.name, "role": user.role, "groups": json.dumps(list(user.groups))}
@@ -117,8 +133,9 @@ def use_enrolment(connection: Connection, unverified_secret: str, now: datetime)
 
 
 def set_password(connection: Connection, user_id: str, password_hash: str) -> None:
-    """Give a user another password."""
-    connection.execute(update(_TABLE).where(_TABLE.c.user_id == user_id).values(password_hash=password_hash))
+    """Give a user another password. A link to enrol with, which somebody else may have seen, ends with the old one."""
+    values = {"password_hash": password_hash, "enrolment_hash": None, "enrolment_expires_at": None}
+    connection.execute(update(_TABLE).where(_TABLE.c.user_id == user_id).values(values))
 
 
 def has_password(connection: Connection, user_id: str) -> bool:

@@ -27,6 +27,8 @@ class Agent:
 
     `actions` are those it may ever be allowed, `None` for whatever users delegate; `jwks` is the JWK Set
     (JSON text) it may use for `private_key_jwt`. `disabled_at` is set once it may do nothing any more.
+    `risk` is what policies know of it: one of `facts.RISKS`, or nothing. Where the `client_id` is the address of a
+    metadata document, `document_read_at` is when redirect URIs and keys were read from there.
     """
 
     client_id: str
@@ -39,6 +41,13 @@ class Agent:
     jwks: str | None
     created_at: datetime
     disabled_at: datetime | None
+    risk: str | None = None
+    document_read_at: datetime | None = None
+
+    @property
+    def has_document(self) -> bool:
+        """Whether the `client_id` is the address of its metadata: no other has a colon."""
+        return ":" in self.client_id
 
 
 def find(connection: Connection, client_id: str) -> Agent | None:
@@ -87,17 +96,18 @@ def create(connection: Connection, agent: Agent) -> None:
     bound = {"client_id": agent.client_id, "trust_domain": agent.trust_domain, "subject": agent.subject}
     times = {"created_at": agent.created_at, "disabled_at": agent.disabled_at}
     try:
-        connection.execute(insert(AgentRow), {**bound, **_changeable(agent), **times})
+        connection.execute(insert(AgentRow), {**bound, **_registered(agent), **_published(agent), **times})
     except IntegrityError as error:
         raise AlreadyRegistered from error
 
 
 def change(connection: Connection, agent: Agent) -> None:
-    """Write all of an agent that may change: never its `client_id` nor the workload that users trusted. Raises
-    `NotRegistered`.
+    """Write all of an agent that may change: never its `client_id` nor the workload that users trusted, nor what its
+    document says. Raises `NotRegistered`.
     """
+    values = _registered(agent) | ({} if agent.has_document else _published(agent))
     of_agent = update(AgentRow).where(_agents.c.client_id == agent.client_id)
-    if connection.execute(of_agent.values(_changeable(agent))).rowcount != 1:
+    if connection.execute(of_agent.values(values)).rowcount != 1:
         raise NotRegistered
 
 
@@ -120,13 +130,46 @@ def enable(connection: Connection, client_id: str) -> None:
         raise NotRegistered
 
 
-def _changeable(agent: Agent) -> dict[str, object]:
+# --- metadata documents -------------------------------------------------------------------------------------------
+
+
+def documents_due(connection: Connection, now: datetime, most: int) -> tuple[Agent, ...]:
+    """Enabled agents whose documents are to be read, those that waited longest first."""
+    due = _ALL.where(_agents.c.document_due_at <= now, _agents.c.disabled_at.is_(None))
+    rows = connection.execute(due.order_by(_agents.c.document_due_at).limit(most))
+    return tuple(_agent(row) for row in rows)
+
+
+def claim_document(connection: Connection, agent: Agent, now: datetime, again_at: datetime) -> bool:
+    """Be the one who reads a document now; False where another process is."""
+    due = update(AgentRow).where(_agents.c.client_id == agent.client_id, _agents.c.document_due_at <= now)
+    return connection.execute(due.values(document_due_at=again_at)).rowcount == 1
+
+
+def take_document(connection: Connection, agent: Agent) -> None:
+    """Write what was read from an agent's document."""
+    values = {"name": agent.name, **_published(agent)}
+    values.pop("document_due_at")
+    connection.execute(update(AgentRow).where(_agents.c.client_id == agent.client_id).values(values))
+
+
+def _registered(agent: Agent) -> dict[str, object]:
+    """What an operator says of an agent."""
     return {
         "name": agent.name,
         "owner": agent.owner,
         "actions": None if agent.actions is None else json.dumps(sorted(agent.actions)),
+        "risk": agent.risk,
+    }
+
+
+def _published(agent: Agent) -> dict[str, object]:
+    """What is in an agent's document, where it has one."""
+    return {
         "redirect_uris": json.dumps(agent.redirect_uris),
         "jwks": agent.jwks,
+        "document_read_at": agent.document_read_at,
+        "document_due_at": agent.created_at if agent.has_document else None,
     }
 
 
@@ -142,4 +185,6 @@ def _agent(row: Row[Any]) -> Agent:
         jwks=row.jwks,
         created_at=row.created_at,
         disabled_at=row.disabled_at,
+        risk=row.risk,
+        document_read_at=row.document_read_at,
     )

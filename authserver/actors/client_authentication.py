@@ -82,7 +82,7 @@ def authenticate(
         raise Refusal("invalid_request", "more than one way of client authentication", rule="client.two_ways")
     try:
         if credentials.authorization is not None:
-            client: Client = _by_secret(connection, credentials.authorization)
+            client: Client = _by_secret(connection, credentials.authorization, now)
         else:
             use_up = use_up or partial(replay.remember, connection)
             client = _by_assertion(
@@ -121,13 +121,14 @@ def prepare(credentials: ClientCredentials, trust_domains: TrustDomains, now: da
             trust_domains.verify(credentials.client_assertion, now, audiences=frozenset({issuer}))
 
 
-def _by_secret(connection: Connection, unverified_header: str) -> ResourceServer:
+def _by_secret(connection: Connection, unverified_header: str, now: datetime) -> ResourceServer:
     id, secret = _read_basic(unverified_header)
     server = resource_servers.find(connection, id)
-    expected = server.secret_hash if server and server.auth_method == "client_secret_basic" else None
+    takes = server.secret_hashes(now) if server and server.auth_method == "client_secret_basic" else ()
     # Compared in any case, so that the time tells nothing about which ids there are.
-    equal = hmac.compare_digest(resource_servers.hash_secret(secret), expected or _NO_SECRET)
-    if server is None or expected is None or not equal:
+    said = resource_servers.hash_secret(secret)
+    equal = [hmac.compare_digest(said, expected) for expected in takes or (_NO_SECRET,)]
+    if server is None or not takes or not any(equal):
         raise TokenRefused("client.secret")
     return server
 

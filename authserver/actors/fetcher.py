@@ -91,6 +91,10 @@ class Fetcher:
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
         """Send `body` to `url`; the status of the answer, of which nothing else is read. Raises `FetchFailed`."""
+        return self.ask(url, body, headers, most_read=0)[0]
+
+    def ask(self, url: str, body: bytes, headers: Mapping[str, str], *, most_read: int) -> tuple[int, bytes]:
+        """Send `body` to `url`; the status of the answer, and its first `most_read` bytes. Raises `FetchFailed`."""
         parts = self._checked_url(url)
         sent: dict[bytes | str, bytes | str] = {"User-Agent": "authserver"}
         sent.update(headers.items())
@@ -99,7 +103,7 @@ class Fetcher:
             self._pool(parts.scheme == "http") as pool,
             pool.stream("POST", url, headers=sent, content=body) as response,
         ):
-            return response.status
+            return response.status, _beginning(response, most_read)
 
     def _checked_url(self, url: str) -> SplitResult:
         try:
@@ -152,6 +156,15 @@ class Fetcher:
             if len(body) > self._max_bytes:
                 raise FetchFailed("size")
         return bytes(body)
+
+
+def _beginning(response: httpcore.Response, most: int) -> bytes:
+    read = bytearray()
+    for part in response.iter_stream() if most else ():
+        read += part
+        if len(read) >= most:
+            break
+    return bytes(read[:most])
 
 
 def system_resolver(host: str, port: int) -> list[str]:

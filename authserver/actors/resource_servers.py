@@ -29,7 +29,7 @@ class ResourceServer:
 
     `merchant` are the facts on record where it is one merchant, `None` for a platform. `auth_method` is
     `client_secret_basic` (with `secret_hash`, SHA-256), `private_key_jwt` (with `jwks`, JSON text) or
-    `jwt-spiffe` (with `subject`, a SPIFFE ID).
+    `jwt-spiffe` (with `subject`, a SPIFFE ID). A secret that was renewed is taken until `previous_secret_until`.
     """
 
     id: str
@@ -42,6 +42,14 @@ class ResourceServer:
     subject: str | None
     created_at: datetime
     disabled_at: datetime | None
+    previous_secret_hash: bytes | None = field(default=None, repr=False)
+    previous_secret_until: datetime | None = None
+
+    def secret_hashes(self, now: datetime) -> tuple[bytes, ...]:
+        """The hashes of the secrets that are good at `now`: one, or two while a renewed one is still taken."""
+        until = self.previous_secret_until
+        previous = self.previous_secret_hash if until is not None and now < until else None
+        return tuple(one for one in (self.secret_hash, previous) if one is not None)
 
 
 def new_secret() -> tuple[str, bytes]:
@@ -108,6 +116,17 @@ def change(connection: Connection, server: ResourceServer) -> None:
         raise AlreadyRegistered from error
 
 
+def exchange_secret(connection: Connection, server: ResourceServer, instead_of: bytes | None) -> bool:
+    """Write the secrets of `server`, where the hash of the present one is still `instead_of`; whether it was."""
+    same = (_servers.c.id == server.id) & (_servers.c.secret_hash == instead_of)
+    secrets_of_it = {
+        "secret_hash": server.secret_hash,
+        "previous_secret_hash": server.previous_secret_hash,
+        "previous_secret_until": server.previous_secret_until,
+    }
+    return connection.execute(update(ResourceServerRow).where(same).values(secrets_of_it)).rowcount == 1
+
+
 def disable(connection: Connection, id: str, now: datetime) -> None:
     """End what the resource server may do; the first time counts. Raises `NotRegistered`."""
     first = func.coalesce(_servers.c.disabled_at, literal(now, Instant()))
@@ -124,6 +143,8 @@ def _changeable(server: ResourceServer) -> dict[str, object]:
         "merchant": None if server.merchant is None else json.dumps(server.merchant.to_json()),
         "auth_method": server.auth_method,
         "secret_hash": server.secret_hash,
+        "previous_secret_hash": server.previous_secret_hash,
+        "previous_secret_until": server.previous_secret_until,
         "jwks": server.jwks,
         "subject": server.subject,
     }
@@ -141,4 +162,6 @@ def _resource_server(row: Row[Any]) -> ResourceServer:
         subject=row.subject,
         created_at=row.created_at,
         disabled_at=row.disabled_at,
+        previous_secret_hash=row.previous_secret_hash,
+        previous_secret_until=row.previous_secret_until,
     )

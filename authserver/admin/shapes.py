@@ -90,6 +90,14 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class EscalationStep(Shown):
+    """Who else is asked when nobody has answered after so many seconds."""
+
+    to: str
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
 class CatalogueItem(Shown):
     """One sensitive action with who answers for it; `gaps` are the roles that nobody can play now."""
 
@@ -99,7 +107,7 @@ class CatalogueItem(Shown):
     approver: str
     approvals: int
     approval: Literal["delegation", "unless_delegated", "always"]
-    escalate_to: str
+    escalation: Sequence[EscalationStep]
     needs: Sequence[str]
     budget: Literal["debit", "credit", "check", "none"]
     lifetime: int
@@ -107,6 +115,7 @@ class CatalogueItem(Shown):
     sender_constraint: Literal["optional", "required"]
     members: Mapping[str, int]
     gaps: Sequence[str]
+    datatypes: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,12 @@ from sqlalchemy import (
 
 from authserver.administration.decisions import EVENTS, outcome_of
 from authserver.administration.windows import Window, window_since
-from authserver.schema import EPOCH, Action, Approval, AuditEvent, Delegation, Revocation, table_of
+from authserver.delegations.standing import is_revoked
+from authserver.schema import EPOCH, Action, Approval, AuditEvent, Delegation, table_of
 from authserver.values import Money
 
 _EVENTS, _ACTIONS, _APPROVALS = table_of(AuditEvent), table_of(Action), table_of(Approval)
-_DELEGATIONS, _REVOCATIONS = table_of(Delegation), table_of(Revocation)
+_DELEGATIONS = table_of(Delegation)
 MOST_EVENTS = 200_000  # that one figure looks through
 _MOST_COUNTED = 10_000  # rows, where more is only "more"
 _MOST_APPROVALS = 5_000
@@ -166,16 +167,8 @@ def held(connection: Connection) -> tuple[Money, ...]:
 
 
 def live_delegations(connection: Connection, now: datetime) -> Counted:
-    """Delegations that have neither expired nor been revoked by name, by agent, by user or by all."""
-    revoked = select(_REVOCATIONS.c.id).where(
-        _REVOCATIONS.c.id > _DELEGATIONS.c.revocations_before,
-        ((_REVOCATIONS.c.kind == "delegation") & (_REVOCATIONS.c.target == _DELEGATIONS.c.root_id))
-        | ((_REVOCATIONS.c.kind == "delegation") & (_REVOCATIONS.c.target == _DELEGATIONS.c.id))
-        | ((_REVOCATIONS.c.kind == "agent") & (_REVOCATIONS.c.target == _DELEGATIONS.c.client_id))
-        | ((_REVOCATIONS.c.kind == "user") & (_REVOCATIONS.c.target == _DELEGATIONS.c.user_id))
-        | (_REVOCATIONS.c.kind == "all"),
-    )
-    live = select(literal(1)).where(_DELEGATIONS.c.expires_at > now, ~revoked.exists())
+    """Delegations that have neither expired nor been revoked."""
+    live = select(literal(1)).where(_DELEGATIONS.c.expires_at > now, ~is_revoked(_DELEGATIONS))
     return _counted(connection, live.select_from(_DELEGATIONS))
 
 
@@ -183,6 +176,12 @@ def awaiting(connection: Connection, now: datetime) -> Counted:
     """Approvals that nobody has answered yet."""
     waits = (_APPROVALS.c.state == "waiting") & (_APPROVALS.c.expires_at > now)
     return _counted(connection, select(literal(1)).select_from(_APPROVALS).where(waits))
+
+
+def overdue(connection: Connection, now: datetime) -> Counted:
+    """Tokens and authorizations that should have given back what they hold by then."""
+    held = _ACTIONS.c.ends_at.is_not(None) & (_ACTIONS.c.ends_at < now)
+    return _counted(connection, select(literal(1)).select_from(_ACTIONS).where(held))
 
 
 def waiting(connection: Connection, since: datetime) -> Waiting:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
@@ -24,26 +24,29 @@ class Owned:
     gaps: tuple[str, ...]
 
 
-def owned(connection: Connection, catalogue: Catalogue) -> list[Owned]:
-    """All actions of the catalogue, in its order."""
-    members = _members(connection)
+def owned(
+    connection: Connection, catalogue: Catalogue, configured: Mapping[str, Collection[str]]
+) -> list[Owned]:
+    """All actions of the catalogue, in its order; `configured` are the groups of the configuration, by user name."""
+    members = _members(connection, configured)
     return [_owned(entry, members) for entry in catalogue.entries.values()]
 
 
 def _owned(entry: CatalogueEntry, members: Mapping[str, int]) -> Owned:
-    approver, escalates = group_of(entry.approver), group_of(entry.escalate_to)
-    needed = {
-        "owner": (entry.owner, 1),
-        "approver": (approver, entry.approvals),
-        "escalate_to": (escalates, 1),
-    }
-    named = {group: members.get(group, 0) for group, _ in needed.values() if group is not None}
-    gaps = [role for role, (group, least) in needed.items() if group is not None and named[group] < least]
-    return Owned(entry, named, tuple(gaps))
+    escalates = [("escalation", group_of(step.to), 1) for step in entry.escalation]
+    needed = [("owner", entry.owner, 1), ("approver", group_of(entry.approver), entry.approvals), *escalates]
+    named = {group: members.get(group, 0) for _, group, _ in needed if group is not None}
+    gaps = [role for role, group, least in needed if group is not None and named[group] < least]
+    return Owned(entry, named, tuple(dict.fromkeys(gaps)))
 
 
-def _members(connection: Connection) -> Counter[str]:
+def _members(connection: Connection, configured: Mapping[str, Collection[str]]) -> Counter[str]:
     """How many enabled users each group has."""
-    in_groups = select(_USERS.c.groups).where(_USERS.c.disabled_at.is_(None), _USERS.c.groups != "[]")
-    groups = connection.scalars(in_groups.limit(_MOST_USERS))
-    return Counter(group for text in groups for group in set(json.loads(text)))
+    by_name = {name for names in configured.values() for name in names}
+    in_groups = (_USERS.c.groups != "[]") | _USERS.c.username.in_(sorted(by_name))
+    people = select(_USERS.c.username, _USERS.c.groups).where(_USERS.c.disabled_at.is_(None), in_groups)
+    counted = Counter[str]()
+    for person in connection.execute(people.limit(_MOST_USERS)):
+        by_configuration = {group for group, names in configured.items() if person.username in names}
+        counted.update({*json.loads(person.groups), *by_configuration})
+    return counted

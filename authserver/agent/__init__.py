@@ -21,9 +21,8 @@ from authserver.agent.workload import (
     SpiffeWorkloadApi,
     TokenFile,
     Workload,
-    WorkloadUnknown,
 )
-from authserver.discovery import IssuerUnavailable
+from authserver.discovery import IssuerUnavailable, WorkloadUnknown
 from authserver.dpop import ProofKey
 from authserver.errors import Violation
 from authserver.values import Money

@@ -10,14 +10,14 @@ from typing import Self, TypeVar, cast
 import httpx
 
 from authserver.agent import asking
-from authserver.agent.answers import Answer, Delegation, DeviceCode, IssuedToken, Waiting
+from authserver.agent.answers import Answer, Delegation, DeviceCode, ExchangeRefused, IssuedToken, Waiting
 from authserver.agent.asking import Action, Wanted, details_of
 from authserver.agent.auth import ActionAuth
 from authserver.agent.loopback import Loopback
 from authserver.agent.steps import Assert, Nonces, Outcome, Pause, ReadMetadata, Send, Step, Steps, Tell
 from authserver.agent.workload import Workload, workload_of
 from authserver.clock import Clock, SystemClock
-from authserver.discovery import Issuer, IssuerUnavailable, json_object
+from authserver.discovery import Issuer, IssuerUnavailable, WorkloadUnknown, json_object
 from authserver.dpop import ProofKey
 from authserver.values import Money
 
@@ -140,11 +140,11 @@ class Agent:
         """
         client_id = self.core.name()
         with Loopback(self.core.issuer.identifier) as loopback:
-            asked = self.walk(asking.push(details, loopback.redirect_uri, client_id))
+            asked = self.walk(asking.push(details, loopback.redirect_uri, client_id, self.core.key))
             loopback.expect(asked.state)
             show(asked.url)
             code = loopback.code(timeout)
-        return self.walk(asking.claim(asked, code, client_id))
+        return self.walk(asking.claim(asked, code, client_id, self.core.key, self.core.nonces))
 
     def delegate_by_device(
         self, details: Mapping[str, object], *, show: Callable[[DeviceCode], object]
@@ -306,7 +306,7 @@ class Task:
     ) -> None:
         try:
             self.agent.complete(self.id)
-        except IssuerUnavailable:
+        except (IssuerUnavailable, ExchangeRefused, WorkloadUnknown):
             if error is None:
                 raise  # whoever is on their way out with an error of their own keeps that one
 

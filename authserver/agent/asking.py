@@ -155,9 +155,12 @@ class AskedByBrowser:
     verifier: str = field(repr=False)
 
 
-def push(details: Mapping[str, object], redirect_uri: str, client_id: str) -> Steps[AskedByBrowser]:
+def push(
+    details: Mapping[str, object], redirect_uri: str, client_id: str, key: ProofKey
+) -> Steps[AskedByBrowser]:
     """Push the request (RFC 9126), so that the browser gets nothing but its reference.
 
+    Who comes with the code must have `key` (RFC 9449 §10): a code that was stolen on its way is worth nothing.
     Raises `ExchangeRefused`, `IssuerUnavailable`.
     """
     said = yield from metadata()
@@ -171,6 +174,7 @@ def push(details: Mapping[str, object], redirect_uri: str, client_id: str) -> St
         "code_challenge": _challenge_of(verifier),
         "code_challenge_method": "S256",
         "authorization_details": json.dumps([dict(details)]),
+        "dpop_jkt": key.jkt,
     }
     # A request that nobody answers expires by itself, so it may be pushed twice.
     sending = Sending(said.par_endpoint, form, client_id=client_id, repeats=True)
@@ -179,10 +183,13 @@ def push(details: Mapping[str, object], redirect_uri: str, client_id: str) -> St
     return AskedByBrowser(f"{said.authorization_endpoint}?{query}", redirect_uri, state, verifier)
 
 
-def claim(asked: AskedByBrowser, code: str, client_id: str) -> Steps[Delegation]:
+def claim(
+    asked: AskedByBrowser, code: str, client_id: str, key: ProofKey, nonces: Nonces
+) -> Steps[Delegation]:
     """Come for the grant. Raises `ExchangeRefused`, `IssuerUnavailable`.
 
-    Sent once: a code that comes twice ends what it gave (RFC 6749 §4.1.2).
+    Sent once, but for the server's nonce, which is asked for before anything is decided: a code that comes twice ends
+    what it gave (RFC 6749 §4.1.2).
     """
     form = {
         "grant_type": "authorization_code",
@@ -191,7 +198,7 @@ def claim(asked: AskedByBrowser, code: str, client_id: str) -> Steps[Delegation]
         "code_verifier": asked.verifier,
     }
     url = (yield from metadata()).token_endpoint
-    return (yield from sent(Sending(url, form, client_id=client_id), Nonces())).delegation()
+    return (yield from sent(Sending(url, form, key=key, client_id=client_id), nonces)).delegation()
 
 
 def by_device(details: Mapping[str, object], client_id: str, show: object) -> Steps[Delegation]:

@@ -12,14 +12,14 @@ import httpx
 
 from authserver.agent import asking
 from authserver.agent.agent import AgentCore, answer_of, grant_of, new_task_id
-from authserver.agent.answers import Answer, Delegation, DeviceCode, IssuedToken, Waiting
+from authserver.agent.answers import Answer, Delegation, DeviceCode, ExchangeRefused, IssuedToken, Waiting
 from authserver.agent.asking import Action, Wanted
 from authserver.agent.auth import ActionAuth
 from authserver.agent.loopback import Loopback
 from authserver.agent.steps import Assert, Outcome, Pause, ReadMetadata, Send, Step, Steps, Tell
 from authserver.agent.workload import Workload
 from authserver.clock import Clock
-from authserver.discovery import TIMEOUT_SECONDS, IssuerUnavailable, ServerMetadata
+from authserver.discovery import TIMEOUT_SECONDS, IssuerUnavailable, ServerMetadata, WorkloadUnknown
 from authserver.dpop import ProofKey
 from authserver.values import Money
 
@@ -55,11 +55,11 @@ class AsyncAgent:
         """See `Agent.delegate`."""
         client_id = self.core.name()
         with Loopback(self.core.issuer.identifier) as loopback:
-            asked = await self.walk(asking.push(details, loopback.redirect_uri, client_id))
+            asked = await self.walk(asking.push(details, loopback.redirect_uri, client_id, self.core.key))
             loopback.expect(asked.state)
             await _told(show, asked.url)
             code = await asyncio.to_thread(loopback.code, timeout)
-        return await self.walk(asking.claim(asked, code, client_id))
+        return await self.walk(asking.claim(asked, code, client_id, self.core.key, self.core.nonces))
 
     async def delegate_by_device(
         self, details: Mapping[str, object], *, show: Callable[[DeviceCode], object]
@@ -95,6 +95,36 @@ class AsyncAgent:
     async def complete(self, task_id: str) -> int:
         """See `Agent.complete`."""
         return await self.walk(asking.complete(task_id, self.core.client_id))
+
+    async def exchange(
+        self,
+        grant: Delegation | str,
+        action_details: Mapping[str, object],
+        resource: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+        task_id: str | None = None,
+    ) -> IssuedToken:
+        """See `Agent.exchange`."""
+        wanted = Wanted(grant_of(grant), action_details, resource, task_id, idempotency_key)
+        return cast(IssuedToken, await self.walk(asking.exchange(wanted, self.core.nonces)))
+
+    async def ask(
+        self,
+        grant: Delegation | str,
+        action_details: Mapping[str, object],
+        resource: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+        task_id: str | None = None,
+    ) -> IssuedToken | Waiting:
+        """See `Agent.ask`."""
+        wanted = Wanted(grant_of(grant), action_details, resource, task_id, idempotency_key, waits=True)
+        return await self.walk(asking.exchange(wanted, self.core.nonces))
+
+    async def collect(self, waiting: Waiting) -> IssuedToken:
+        """See `Agent.collect`."""
+        return await self.walk(asking.collect(waiting, self.core.nonces))
 
     async def hand_on(
         self,
@@ -180,7 +210,7 @@ class AsyncTask:
     ) -> None:
         try:
             await self.agent.complete(self.id)
-        except IssuerUnavailable:
+        except (IssuerUnavailable, ExchangeRefused, WorkloadUnknown):
             if error is None:
                 raise
 

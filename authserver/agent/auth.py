@@ -200,13 +200,15 @@ class TokenFlow:
         self, method: str, url: str, token: IssuedToken | None, response: httpx.Response
     ) -> Generator[_Step, _Outcome, None]:
         address = _address(method, url)
-        if token is None or response.is_error or address in self._kept:
+        if token is None or response.is_error or self._known(method, url) is not None:
             return
         name = cast("list[str]", token.action["actions"])[0]
         # Only what needs nothing serves again for whatever comes: all else was for that one request.
         if name in cast(ServerMetadata, (yield Ask())).scopes:
-            lasts = timedelta(seconds=token.expires_in) - _EARLIER
-            self._kept[address] = _Kept(token, self.task.agent.core.clock.now() + lasts)
+            now, lasts = self.task.agent.core.clock.now(), timedelta(seconds=token.expires_in) - _EARLIER
+            # An agent may go to more addresses than anybody counts: what has ended is not kept.
+            standing = {at: kept for at, kept in self._kept.items() if now < kept.until}
+            self._kept = standing | {address: _Kept(token, now + lasts)}
 
     def _forget(self, token: IssuedToken | None) -> None:
         self._kept = {address: kept for address, kept in self._kept.items() if kept.token is not token}

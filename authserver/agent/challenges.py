@@ -59,8 +59,8 @@ def is_place_of(identifier: object, url: str) -> bool:
     place, asked = urlsplit(identifier), urlsplit(url)
     if (place.scheme, place.netloc) != (asked.scheme, asked.netloc) or place.query or place.fragment:
         return False
-    if ".." in unquote(asked.path).split("/"):
-        return False  # it is below no path that can be told by looking
+    if ".." in re.split(r"[/\\]", unquote(unquote(asked.path))):
+        return False  # it is below no path that can be told by looking, whoever decodes it, and how often
     above = place.path.rstrip("/")
     return asked.path == above or asked.path.startswith(f"{above}/")
 

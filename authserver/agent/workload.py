@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from authserver import strict_json
+from authserver.discovery import WorkloadUnknown
 
 if TYPE_CHECKING:
     from spiffe import WorkloadApiClient
 
 _LONGEST = 16 * 1024
 _PROJECTED = Path("/var/run/secrets/tokens/authserver")
-
-
-class WorkloadUnknown(Exception):
-    """There is no assertion to be had now. The message has no secret in it."""
 
 
 class Workload(Protocol):

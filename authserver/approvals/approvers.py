@@ -1,11 +1,11 @@
 """Who may answer: the user whose delegation it is, or a member of the group that is asked (threats A85)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, or_, select
 
 from authserver.approvals.asking import USER, group_of
 from authserver.approvals.records import ApprovalRecord
@@ -22,11 +22,19 @@ class Person:
     groups: frozenset[str]
 
 
-def person(connection: Connection, user_id: str) -> Person | None:
-    """The enabled user of that id."""
-    query = select(_USERS.c.groups).where(_USERS.c.user_id == user_id, _USERS.c.disabled_at.is_(None))
-    groups = connection.scalar(query)
-    return None if groups is None else Person(user_id, frozenset(json.loads(groups)))
+Groups = Mapping[str, Sequence[str]]  # as the configuration has them: the user names of each
+
+
+def person(connection: Connection, user_id: str, configured: Groups) -> Person | None:
+    """The enabled user of that id, in the groups of their record and of the configuration."""
+    query = select(_USERS.c.groups, _USERS.c.username)
+    row = connection.execute(
+        query.where(_USERS.c.user_id == user_id, _USERS.c.disabled_at.is_(None))
+    ).one_or_none()
+    if row is None:
+        return None
+    named = (name for name, members in configured.items() if row.username in members)
+    return Person(user_id, frozenset((*json.loads(row.groups), *named)))
 
 
 def may_answer(approval: ApprovalRecord, who: Person, now: datetime) -> bool:
@@ -53,8 +61,10 @@ def have_agreed(approval: ApprovalRecord, people: Sequence[Person], now: datetim
 
 
 def _may_take(seat: str, approval: ApprovalRecord, who: Person, now: datetime) -> bool:
-    stands_in = seat == approval.seats[0] and now >= approval.escalate_at
-    return _is_meant(seat, approval, who) or (stands_in and _is_meant(approval.escalate_to, approval, who))
+    if _is_meant(seat, approval, who):
+        return True
+    asked_as_well = (step.to for step in approval.steps if now >= step.at)
+    return seat == approval.seats[0] and any(_is_meant(to, approval, who) for to in asked_as_well)
 
 
 def _is_meant(approver: str, approval: ApprovalRecord, who: Person) -> bool:
@@ -64,15 +74,18 @@ def _is_meant(approver: str, approval: ApprovalRecord, who: Person) -> bool:
     return who.user_id != approval.user_id and group_of(approver) in who.groups
 
 
-def people_asked(connection: Connection, approval: ApprovalRecord, approver: str) -> list[str]:
+def people_asked(
+    connection: Connection, approval: ApprovalRecord, approver: str, configured: Groups
+) -> list[str]:
     """The ids of the enabled users whom `approver` means."""
     name = group_of(approver)
     if name is None:
         return [approval.user_id]
-    mentioned = select(_USERS.c.user_id, _USERS.c.groups).where(
+    members = configured.get(name, ())
+    mentioned = select(_USERS.c.user_id, _USERS.c.username, _USERS.c.groups).where(
         _USERS.c.disabled_at.is_(None),
         _USERS.c.user_id != approval.user_id,
-        _USERS.c.groups.contains(f'"{name}"', autoescape=True),
+        or_(_USERS.c.groups.contains(f'"{name}"', autoescape=True), _USERS.c.username.in_(members)),
     )
     rows = connection.execute(mentioned.order_by(_USERS.c.user_id))
-    return [row.user_id for row in rows if name in json.loads(row.groups)]
+    return [row.user_id for row in rows if row.username in members or name in json.loads(row.groups)]

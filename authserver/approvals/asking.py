@@ -1,8 +1,8 @@
 """Who has to agree to an action, and who is asked when nobody answers."""
 
 from dataclasses import dataclass
-from datetime import timedelta
 
+from authserver.policy.catalogue import Escalation
 from authserver.policy.decide import NeedsApproval
 
 USER = "user"
@@ -13,13 +13,12 @@ _GROUP = "group:"
 class Asks:
     """Whom a rule wants asked: each of `seats` is `user` or `group:NAME`, to be taken by another person who agrees.
 
-    `escalate_to` may take the first seat, and those like it.
+    Whoever a step of `escalation` names may take the first seat, and those like it, from then on.
     """
 
     because: str
     seats: tuple[str, ...]
-    escalate_to: str
-    escalate_after: timedelta
+    escalation: tuple[Escalation, ...]
 
 
 def asks_of(needs: NeedsApproval) -> Asks:
@@ -29,9 +28,9 @@ def asks_of(needs: NeedsApproval) -> Asks:
     if len(others) == len(
         needs.approvers
     ):  # a policy asks, and nobody whom the catalogue names stands in for that
-        return Asks(needs.because, others, others[0], entry.escalate_after)
+        return Asks(needs.because, others, (Escalation(others[0], entry.escalation[0].after),))
     seats = (*(first,) * entry.approvals, *others)
-    return Asks(needs.because, seats, entry.escalate_to, entry.escalate_after)
+    return Asks(needs.because, seats, entry.escalation)
 
 
 def group_of(approver: str) -> str | None:

@@ -9,7 +9,7 @@ from authserver import strict_json
 from authserver.approvals import limits, records
 from authserver.approvals.asking import asks_of
 from authserver.approvals.binding import details_hash
-from authserver.approvals.records import ApprovalRecord, code_of, hash_of
+from authserver.approvals.records import ApprovalRecord, Step, code_of, hash_of, written
 from authserver.config import ApprovalsSettings
 from authserver.delegations.records import Chain
 from authserver.errors import Refusal
@@ -87,6 +87,7 @@ def _new(secret: bytes, settings: ApprovalsSettings, asking: Asking, now: dateti
     asks, leaf, request = asks_of(asking.needs), asking.chain.leaf, asking.repeatable
     approval_id, details = new_id(), strict_json.write(asking.needs.action.to_json())
     ends = [link.expires_at for link in asking.chain.links]
+    first, *later = (Step(step.to, at=now + step.after) for step in asks.escalation)
     return ApprovalRecord(
         id=approval_id,
         code_hash=hash_of(code_of(secret, approval_id)),
@@ -104,8 +105,8 @@ def _new(secret: bytes, settings: ApprovalsSettings, asking: Asking, now: dateti
         request_hash=request.fingerprint if request else None,
         because=asks.because,
         approver=" ".join(asks.seats),
-        escalate_to=asks.escalate_to,
-        escalate_at=now + asks.escalate_after,
+        escalate_to=first.to,
+        escalate_at=first.at,
         escalated_at=None,
         required=len(asks.seats),
         state="waiting",
@@ -115,4 +116,6 @@ def _new(secret: bytes, settings: ApprovalsSettings, asking: Asking, now: dateti
         poll_interval=settings.interval,
         polled_at=None,
         action_id=None,
+        later_steps=written(later),
+        later_due_at=later[0].at if later else None,
     )

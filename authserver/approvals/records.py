@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import json
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,19 @@ _TABLE, _ANSWERS, _DELEGATIONS = table_of(Approval), table_of(ApprovalAnswer), t
 
 State = Literal["waiting", "approved", "refused", "expired", "used"]
 Said = Literal["approve", "refuse"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`to` (`user`, `group:NAME`) is asked as well from `at` on."""
+
+    to: str
+    at: datetime
+
+
+def written(steps: Sequence[Step]) -> str | None:
+    """Those after the first, as they are kept."""
+    return json.dumps([(step.to, step.at.isoformat()) for step in steps]) if steps else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +77,22 @@ class ApprovalRecord:
     poll_interval: int
     polled_at: datetime | None
     action_id: str | None
+    later_steps: str | None
+    later_due_at: datetime | None
 
     @property
     def seats(self) -> tuple[str, ...]:
         """Who has to agree: each seat is another person's."""
         return tuple(self.approver.split(" "))
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Who may stand in, each from when on; in this order."""
+        later = json.loads(self.later_steps) if self.later_steps is not None else ()
+        return (
+            Step(self.escalate_to, self.escalate_at),
+            *(Step(to, datetime.fromisoformat(at)) for to, at in later),
+        )
 
     def state_at(self, now: datetime) -> State:
         """Its state; no answer in time is a refusal, whether or not anybody has written that down yet."""
@@ -203,16 +228,23 @@ def say(connection: Connection, approval_id: str, answer: Answer) -> None:
 def waiting_for(
     connection: Connection, user_id: str, groups: Sequence[str], now: datetime
 ) -> list[ApprovalRecord]:
-    """What a person can answer now, oldest first: as the user, or as a member of a group that is asked."""
+    """What a person may be able to answer now, oldest first: as the user, or as a member of a group that is asked.
+
+    A step further down the chain may still be to come: `approvers.may_answer` says.
+    """
     names = [f"group:{name}" for name in groups]
     escalated = _TABLE.c.escalate_at <= now
     mine = and_(
         _TABLE.c.user_id == user_id,
-        or_(_has_a_seat("user"), and_(_TABLE.c.escalate_to == "user", escalated)),
+        or_(_has_a_seat("user"), and_(_TABLE.c.escalate_to == "user", escalated), _has_a_step("user")),
     )
     ours = and_(
         _TABLE.c.user_id != user_id,  # nobody answers for a group what was asked on their own behalf (A85)
-        or_(*map(_has_a_seat, names), and_(_TABLE.c.escalate_to.in_(names), escalated)),
+        or_(
+            *map(_has_a_seat, names),
+            and_(_TABLE.c.escalate_to.in_(names), escalated),
+            *map(_has_a_step, names),
+        ),
     )
     query = _ALL.where(_TABLE.c.state == "waiting", _TABLE.c.expires_at > now, or_(mine, ours))
     return [
@@ -220,8 +252,18 @@ def waiting_for(
     ]
 
 
+def count_waiting(connection: Connection, now: datetime) -> int:
+    """How many approvals somebody could still answer."""
+    waiting = select(func.count()).where(_TABLE.c.state == "waiting", _TABLE.c.expires_at > now)
+    return connection.scalar(waiting) or 0
+
+
 def _has_a_seat(name: str) -> ColumnElement[bool]:
     return literal(" ").concat(_TABLE.c.approver).concat(" ").contains(f" {name} ", autoescape=True)
+
+
+def _has_a_step(name: str) -> ColumnElement[bool]:
+    return _TABLE.c.later_steps.contains(f'"{name}"', autoescape=True)
 
 
 def lately_of(connection: Connection, user_id: str, since: datetime, most: int) -> list[ApprovalRecord]:
@@ -265,18 +307,27 @@ def overdue(connection: Connection, now: datetime, most: int) -> list[ApprovalRe
     return [ApprovalRecord(*row) for row in connection.execute(ended)] if found else []
 
 
-def due_for_escalation(connection: Connection, now: datetime, most: int) -> list[ApprovalRecord]:
-    """Those that have waited so long that others are asked as well; each is given once."""
-    due = select(_TABLE.c.id).where(
+def due_for_escalation(connection: Connection, now: datetime, most: int) -> list[tuple[ApprovalRecord, Step]]:
+    """Those that have waited so long that others are asked as well, with the step that is due; each is given once."""
+    first = and_(_TABLE.c.escalate_at <= now, _TABLE.c.escalated_at.is_(None))
+    due = _ALL.where(
         _TABLE.c.state == "waiting",
         _TABLE.c.expires_at > now,
-        _TABLE.c.escalate_at <= now,
-        _TABLE.c.escalated_at.is_(None),
+        or_(first, and_(_TABLE.c.escalated_at.is_not(None), _TABLE.c.later_due_at <= now)),
     )
-    found = connection.scalars(due.limit(most).with_for_update(skip_locked=True)).all()
-    mark = update(_TABLE).where(_TABLE.c.id.in_(found), _TABLE.c.escalated_at.is_(None))
-    marked = mark.values(escalated_at=now).returning(*(_TABLE.c[name] for name in _NAMES))
-    return [ApprovalRecord(*row) for row in connection.execute(marked)] if found else []
+    rows = connection.execute(due.limit(most).with_for_update(skip_locked=True))
+    return [_told(connection, ApprovalRecord(*row), now) for row in rows.all()]
+
+
+def _told(connection: Connection, approval: ApprovalRecord, now: datetime) -> tuple[ApprovalRecord, Step]:
+    """Mark the step that is due as told."""
+    first, *later = approval.steps
+    told, values = first, dict[str, object](escalated_at=now)
+    if approval.escalated_at is not None:
+        told, *left = (step for step in later if step.at >= (approval.later_due_at or now))
+        values = {"later_due_at": left[0].at if left else None}
+    connection.execute(update(_TABLE).where(_TABLE.c.id == approval.id).values(values))
+    return approval, told
 
 
 def forget_keys(connection: Connection, now: datetime, most: int) -> int:

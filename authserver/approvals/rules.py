@@ -10,6 +10,7 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from authserver.approvals.asking import USER, Asks
 from authserver.approvals.records import ApprovalRecord
+from authserver.audit.events import Record
 from authserver.ids import new_id
 from authserver.policy.details import ActionDetails
 from authserver.schema import ApprovalRule, table_of
@@ -132,6 +133,14 @@ def take_back(connection: Connection, rule_id: str, now: datetime) -> bool:
     """End a rule; False where it had ended before."""
     ended = update(_TABLE).where(_TABLE.c.id == rule_id, _STANDING).values(taken_back_at=now)
     return connection.execute(ended).rowcount == 1
+
+
+def take_back_all(connection: Connection, delegation_id: str, by: str, now: datetime) -> None:
+    """End every rule of a delegation, whose user has chosen anew when to be asked."""
+    for rule in rules_of(connection, delegation_id):
+        if take_back(connection, rule.id, now):
+            record = Record("approval_rule.taken_back", rule.client_id, delegation_id)
+            record.changed(connection, now, approval_rule=rule.id, by=by)
 
 
 def _rule(

@@ -117,6 +117,12 @@ def all_events(connection: Connection, *, page: int = 1_000) -> Iterator[Event]:
         last = rows[-1].id
 
 
+def newest_of(connection: Connection, names: Collection[str], after: int, most: int) -> list[Event]:
+    """The newest events of these names, the last first, beyond the event `after`."""
+    query = select(_TABLE).where(_TABLE.c.event.in_(sorted(names)), _TABLE.c.id > after)
+    return [event_of(row) for row in connection.execute(query.order_by(_TABLE.c.id.desc()).limit(most))]
+
+
 def find_event(connection: Connection, name: str) -> Event | None:
     """The event of that id, or the first one about the action of that id."""
     is_number = name.isdecimal() and len(name) < 19

@@ -37,6 +37,7 @@ class Verified:
     unsealed: int = 0
     removed_by_retention: int = 0
     heads: int = 0
+    lost: list[Lost] = field(default_factory=list)
     root: bytes = b""
     problems: list[str] = field(default_factory=list)
 
@@ -48,6 +49,7 @@ class Verified:
             "unsealed": self.unsealed,
             "removed_by_retention": self.removed_by_retention,
             "heads": self.heads,
+            "lost_in_restores": [[lost.start, lost.end] for lost in self.lost],
             "root_hash": self.root.hex(),
             "problems": self.problems,
         }
@@ -127,7 +129,6 @@ class _Check:
         self._position_of = dict[int, int]()
         self._gone: list[tuple[int, int]] = []  # position and number of events that are not there
         self._said_removed: dict[int, str] = {}
-        self._lost: list[tuple[int, Lost]] = []
 
     def batch(self, batch: Batch, rows: Mapping[int, object]) -> None:
         if batch.first != self._tree.size:
@@ -153,16 +154,16 @@ class _Check:
         if batches.leaf_in(row) != leaf:  # type: ignore[arg-type]
             self._problem(f"event {leaf.event_id}: was changed after it was sealed")
             return
-        self._remember(position, batches.members_of(row))  # type: ignore[arg-type]
+        self._remember(batches.members_of(row))  # type: ignore[arg-type]
 
-    def _remember(self, position: int, event: Mapping[str, object]) -> None:
+    def _remember(self, event: Mapping[str, object]) -> None:
         data = event["data"]
         if not isinstance(data, dict):
             return
         if event["event"] == RETENTION:
             self._said_removed[data["below"]] = data["removed_before"]
         if event["event"] == RESTORED:
-            self._lost.append((position, Lost(data["tree_size"], data["witnessed_size"])))
+            self.found.lost.append(Lost(data["tree_size"], data["witnessed_size"]))
 
     def _head(self, batch: Batch) -> None:
         try:
@@ -203,20 +204,24 @@ class _Check:
         """Hold the tree to heads that were kept elsewhere."""
         for number, head in enumerate(witnessed):
             self.found.heads += 1
-            if self._was_lost(head, witnessed[number + 1 :]):
-                continue
-            if head.tree_size > self._tree.size:
-                missing = head.tree_size - self._tree.size
-                self._problem(f"the newest {missing} events are cut off: a witness has seen {head.tree_size}")
-            elif head.issuer != self._issuer:
-                self._problem(f"a witness has a head of another server, {head.issuer}")
-            elif self._root_at(head.tree_size) != head.root:
-                self._problem(f"a witness has seen another history up to event {head.tree_size}")
+            problem = self._contradiction(head)
+            if problem is not None and not self._was_lost(head, witnessed[number + 1 :]):
+                self._problem(problem)
+
+    def _contradiction(self, head: Head) -> str | None:
+        if head.issuer != self._issuer:
+            return f"a witness has a head of another server, {head.issuer}"
+        if head.tree_size > self._tree.size:
+            missing = head.tree_size - self._tree.size
+            return f"the newest {missing} events are cut off: a witness has seen {head.tree_size}"
+        if self._root_at(head.tree_size) != head.root:
+            return f"a witness has seen another history up to event {head.tree_size}"
+        return None
 
     def _was_lost(self, head: Head, later: Sequence[Head]) -> bool:
         # A back-up that was restored goes on from fewer events; the audit then says which were lost.
-        went_back = any(after.tree_size < head.tree_size for after in later)
-        return went_back and any(lost.start < head.tree_size <= lost.end for _, lost in self._lost)
+        went_back = any(after.tree_size <= head.tree_size for after in later)
+        return went_back and any(lost.start < head.tree_size <= lost.end for lost in self.found.lost)
 
     def _root_at(self, size: int) -> bytes | None:
         return Tree().root() if size == 0 else self._roots.get(size)

@@ -18,6 +18,8 @@ _VERBS = (
     "keys",
     "audit",
     "policy",
+    "evidence",
+    "backup",
     "prune",
     "doctor",
     "workload",

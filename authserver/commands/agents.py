@@ -1,5 +1,6 @@
 """`agents`: the software that acts, registered under its workload."""
 
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -7,6 +8,7 @@ import click
 from authserver import register
 from authserver.actors import AlreadyRegistered, NotRegistered, agents
 from authserver.actors.agents import Agent
+from authserver.agent_documents import DocumentRefused, as_published
 from authserver.commands.context import (
     TAKES_ANY_ID,
     Failed,
@@ -21,8 +23,10 @@ from authserver.commands.context import (
 )
 from authserver.disable import disable_agent
 from authserver.members import without_none
+from authserver.policy.facts import RISKS
+from authserver.services import Services
 
-_COLUMNS = ("client_id", "name", "trust_domain", "subject", "owner", "actions", "disabled_at")
+_COLUMNS = ("client_id", "name", "trust_domain", "subject", "owner", "risk", "actions", "disabled_at")
 
 
 @click.group("agents")
@@ -31,13 +35,18 @@ def verb() -> None:
 
 
 @verb.command("create")
-@click.option("--client-id", required=True, help="Its name as an OAuth client: 1 to 100 of A-Z a-z 0-9 . _ -")
+@click.option(
+    "--client-id",
+    required=True,
+    help="Its name as an OAuth client: 1 to 100 of A-Z a-z 0-9 . _ -, or the https URL of its metadata document.",
+)
 @click.option("--trust-domain", required=True, help="The configured trust domain that vouches for it.")
 @click.option(
     "--subject", required=True, help="Its workload's subject there: a SPIFFE ID, or what `sub` says."
 )
 @click.option("--name", help="What people call it; the client id by default.")
 @click.option("--owner", help="Who answers for it.")
+@click.option("--risk", type=click.Choice(RISKS), help="How risky it is, for policies.")
 @click.option(
     "--actions", help="All that it may ever be allowed, with commas between; else whatever users delegate."
 )
@@ -54,6 +63,7 @@ def create(
     subject: str,
     name: str | None,
     owner: str | None,
+    risk: str | None,
     actions: str | None,
     redirect_uris: tuple[str, ...],
     jwks: Path | None,
@@ -65,12 +75,15 @@ def create(
         subject=subject,
         name=name,
         owner=owner,
+        risk=risk,
         actions=None if actions is None else actions.split(","),
         redirect_uris=list(redirect_uris),
         jwks=None if jwks is None else read_json(jwks),
     )
     with opened() as services:
-        agent = register.parse_agent(unverified, services, services.clock.now())
+        now = services.clock.now()
+        agent = register.parse_agent(unverified, services, now)
+        agent = _with_document(services, agent, now)
         try:
             services.database.write(lambda connection: register.create_agent(connection, agent, operator()))
         except AlreadyRegistered as error:
@@ -103,8 +116,17 @@ def disable(client_id: str) -> None:
         print_json(_shown(agent))
 
 
+def _with_document(services: Services, agent: Agent, now: datetime) -> Agent:
+    """The agent as its document has it, which is read before anything is written."""
+    try:
+        return as_published(services, agent, now)
+    except DocumentRefused as error:
+        raise Failed(f"{agent.client_id}: the document cannot be used: {error.reason}") from error
+
+
 def _shown(agent: Agent) -> dict[str, object]:
     return {
         **register.members_of_agent(agent),
+        **({"redirect_uris": list(agent.redirect_uris)} if agent.has_document else {}),
         **without_none(created_at=instant(agent.created_at), disabled_at=instant(agent.disabled_at)),
     }

@@ -29,7 +29,14 @@ def verb() -> None:
 
 
 @verb.command("export")
-@click.option("--format", "format_", type=click.Choice(["json", "ocsf"]), default="json", show_default=True)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["json", "ocsf"]),
+    default="json",
+    show_default=True,
+    help="Lines as they are here, or as the Open Cybersecurity Schema Framework has them.",
+)
 @click.option("--since", type=_TIMES, help="Only what happened from then on, in UTC.")
 @click.option("--until", type=_TIMES, help="Only what happened before then, in UTC.")
 @json_always

@@ -18,7 +18,7 @@ from authserver import strict_json
 from authserver.clock import SystemClock
 from authserver.config import ConfigurationError, load_settings
 from authserver.errors import Refusal
-from authserver.migration import is_current
+from authserver.migration import check_usable
 from authserver.services import Services, open_database, open_services
 from authserver.strict_json import JsonRefused
 from authserver.values import NotAValue
@@ -35,12 +35,11 @@ _NO_TERMINAL = 2_000
 
 @contextmanager
 def opened() -> Iterator[Services]:
-    """The configured server's services. Raises `ConfigurationError`, also where the schema is behind."""
+    """The configured server's services. Raises `ConfigurationError`, also where `migration.check_usable` does."""
     settings = load_settings()
     database = open_database(settings)
     try:
-        if not is_current(database):
-            raise ConfigurationError("the database's schema is behind: run  python manage.py migrate")
+        check_usable(database)
         yield open_services(settings, SystemClock(), database)
     finally:
         database.dispose()

@@ -18,6 +18,7 @@ from authserver.config import (
     TrustDomainSettings,
     load_settings,
     read_encryption_key,
+    read_other_encryption_key,
 )
 from authserver.db import Database
 from authserver.delegations.stored_details import StoredDetails
@@ -157,8 +158,9 @@ def _signing_keys(settings: Settings, database: Database, now: datetime) -> str:
         return "will be made at the first start"
     if encryption_key is None:
         raise _Wrong("cannot be read without the encryption key")
+    seal = Seal(encryption_key, read_other_encryption_key(settings.keys))
     try:
-        kid = SigningKeys(database, Seal(encryption_key), SystemClock()).active().kid
+        kid = SigningKeys(database, seal, SystemClock()).active().kid
     except SealBroken as error:
         raise _Wrong("were encrypted with another encryption key") from error
     except ValueError as error:

@@ -3,9 +3,13 @@
 from datetime import datetime
 
 import click
+from sqlalchemy import Connection
 
-from authserver import rotate_keys
+from authserver import reencrypt, rotate_keys
+from authserver.audit.events import Record
 from authserver.commands.context import (
+    TAKES_ANY_ID,
+    Failed,
     instant,
     json_always,
     json_option,
@@ -16,7 +20,8 @@ from authserver.commands.context import (
 )
 from authserver.members import without_none
 from authserver.tokens import signing_keys
-from authserver.tokens.signing_keys import KeyRecord
+from authserver.tokens.sealing import SealBroken
+from authserver.tokens.signing_keys import KeyRecord, UnknownKey
 
 _COLUMNS = ("kid", "state", "created_at", "activates_at", "retires_at", "removed_at")
 
@@ -48,6 +53,52 @@ def rotate() -> None:
         now = services.clock.now()
         key = rotate_keys.rotate(services, by=operator(), now=now)
     print_json(_shown(key, now))
+
+
+@verb.command("revoke", context_settings=TAKES_ANY_ID)
+@click.argument("kid")
+@click.option("--reason", required=True, help="Why, for the audit.")
+@json_always
+def revoke(kid: str, reason: str) -> None:
+    """Take back a signing key that others may have: all that it signed ends, grants and tokens; prints what signs.
+
+    Where no other key signs, a new one is made that does. Server processes notice within two seconds.
+    """
+
+    def write(connection: Connection) -> KeyRecord | None:
+        made = signing_keys.revoke(connection, services.seal, kid, now)
+        Record("key.revoked").changed(connection, now, by=operator(), kid=kid, reason=reason)
+        if made is not None:
+            activates_at = instant(made.activates_at)
+            Record("key.created").changed(
+                connection, now, by=operator(), kid=made.kid, activates_at=activates_at
+            )
+        return made
+
+    with opened() as services:
+        now = services.clock.now()
+        try:
+            services.database.write(write)
+        except UnknownKey as error:
+            raise Failed(f"there is no key {kid}, or it is gone already") from error
+        found = services.database.read(signing_keys.list_keys)
+    signing = [key for key in found if key.state(now) == "active"]
+    print_json(_shown(max(signing, key=lambda key: (key.activates_at, key.kid)), now))
+
+
+@verb.command("reencrypt")
+@json_always
+def reencrypt_all() -> None:
+    """Encrypt every stored secret with the present encryption key, after it was exchanged; prints how many had another.
+
+    The key before it is read from keys.other_encryption_key or other_encryption_key_file, and can go afterwards.
+    """
+    with opened() as services:
+        try:
+            renewed = reencrypt.reencrypt(services, operator(), services.clock.now())
+        except SealBroken as error:
+            raise Failed(f"{error} was encrypted with neither key; nothing was changed") from error
+    print_json({"reencrypted": renewed})
 
 
 def _shown(key: KeyRecord, now: datetime) -> dict[str, object]:

@@ -1,8 +1,10 @@
 """`resource-servers`: who validates and redeems action tokens."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import click
+from sqlalchemy import Connection
 
 from authserver import register, strict_json
 from authserver.actors import AlreadyRegistered, resource_servers
@@ -19,8 +21,11 @@ from authserver.commands.context import (
     read_json,
 )
 from authserver.members import without_none
+from authserver.policy.periods import parse_span
+from authserver.register import IssuedServer
 from authserver.strict_json import JsonRefused
 
+_LONGEST_OVERLAP = timedelta(days=90)
 _COLUMNS = ("id", "identifier", "name", "auth", "subject", "merchant", "disabled_at")
 
 
@@ -77,6 +82,38 @@ def create(
             )
         except AlreadyRegistered as error:
             raise Failed(f"{identifier}: that identifier or that subject is registered already") from error
+    print_json(issued.to_json())
+
+
+@verb.command("renew-secret")
+@click.argument("server")
+@click.option(
+    "--overlap",
+    default="P1D",
+    show_default=True,
+    help="How long the present secret is still taken; PT0S ends it at once, as after a leak.",
+)
+@json_always
+def renew_secret(server: str, overlap: str) -> None:
+    """Give a resource server, named by its id or identifier, a new secret; prints it this once."""
+    # A span is more than nothing wherever else one is read.
+    span = timedelta(0) if overlap == "PT0S" else parse_span(overlap)
+    if span > _LONGEST_OVERLAP:
+        raise Failed(f"--overlap takes at most {_LONGEST_OVERLAP.days} days")
+
+    def write(connection: Connection) -> IssuedServer:
+        found = resource_servers.find(connection, server) or resource_servers.find_by_identifier(
+            connection, server
+        )
+        if found is None:
+            raise Failed(f"there is no resource server {server}")
+        try:
+            return register.renew_secret(connection, found, span, operator(), services.clock.now())
+        except register.NoSecret as error:
+            raise Failed(f"{server} does not authenticate by a secret, but by {found.auth_method}") from error
+
+    with opened() as services:
+        issued = services.database.write(write)
     print_json(issued.to_json())
 
 

@@ -5,11 +5,14 @@ import os
 import resource
 import signal
 import socket
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -20,10 +23,10 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
 
-from authserver import guard
+from authserver import guard, metrics
 from authserver.commands.context import Failed, opened
 from authserver.commands.heartbeat import Heartbeat
-from authserver.config import ServerSettings
+from authserver.config import MetricsSettings, ServerSettings
 from authserver.errors import Refusal
 from authserver.logs import configure_logging
 from authserver.services import load_policies
@@ -38,6 +41,8 @@ SILENT_SECONDS = 10
 MOST_CONNECTIONS = 16_384
 # Running requests have this long after SIGTERM (F14: under 10 s in all).
 STOP_SECONDS = 6
+# A disk that is full would end a process that counts in a file of it.
+_IN_MEMORY = Path("/dev/shm")  # noqa: S108  # a directory of our own is made in it
 
 
 @click.command("serve")
@@ -56,7 +61,32 @@ def verb(host: str | None, port: int | None, workers: int | None) -> None:
     configure_logging(settings.log.level, settings.log.format)
     said = {"host": host, "port": port, "workers": workers}
     changes = {key: value for key, value in said.items() if value is not None}
-    _run(settings.server.model_copy(update=changes))
+    server = settings.server.model_copy(update=changes)
+    with _counting(settings.metrics, server.workers):
+        _run(server)
+
+
+@contextmanager
+def _counting(settings: MetricsSettings, workers: int) -> Iterator[None]:
+    """Where the workers count together, for as long as they run; one alone needs no such place."""
+    if workers == 1:
+        yield
+        return
+    with _own_directory(settings.directory) as directory:
+        metrics.share_between_processes(Path(directory))
+        yield
+
+
+def _own_directory(above: Path | None) -> tempfile.TemporaryDirectory[str]:
+    """A directory for each start: nothing of another server's, and nothing of the last one's. Raises `Failed`."""
+    try:
+        if above is not None:
+            above.mkdir(mode=0o700, parents=True, exist_ok=True)
+        elif os.access(_IN_MEMORY, os.W_OK):
+            above = _IN_MEMORY
+        return tempfile.TemporaryDirectory(prefix="authserver-metrics-", dir=above)
+    except OSError as error:
+        raise Failed(f"metrics.directory: {error.filename}: {error.strerror}") from error
 
 
 def _run(settings: ServerSettings) -> None:

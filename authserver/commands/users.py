@@ -3,6 +3,7 @@
 import sys
 
 import click
+from sqlalchemy import Connection
 
 from authserver import register
 from authserver.accounts import users
@@ -18,6 +19,7 @@ from authserver.commands.context import (
     print_records,
 )
 from authserver.members import without_none
+from authserver.register import Enrolment
 
 _COLUMNS = ("user_id", "username", "name", "role", "groups", "disabled_at")
 
@@ -53,6 +55,29 @@ def create(
             )
         except UserExists as error:
             raise Failed(f"{username}: there is a user of that name already") from error
+    print_json(enrolment.to_json())
+
+
+@verb.command("link")
+@click.argument("username")
+@click.option(
+    "--forget",
+    is_flag=True,
+    help="End what they sign in with today (a stolen device, a leaked password): passkeys, password and sessions.",
+)
+@json_always
+def link(username: str, forget: bool) -> None:
+    """A new link for a user who cannot sign in any more, good once within a day; one from before ends."""
+    with opened() as services:
+        now = services.clock.now()
+
+        def write(connection: Connection) -> Enrolment:
+            user = users.find(connection, username)
+            if user is None or user.disabled_at is not None:
+                raise Failed(f"{username}: there is no such enabled user")
+            return register.invite_user(connection, user, services.issuer, operator(), now, forget=forget)
+
+        enrolment = services.database.write(write)
     print_json(enrolment.to_json())
 
 

@@ -29,7 +29,8 @@ def narrow(
 ) -> int:
     """Write narrower details; returns 1, or 0 where somebody changed them since `link` was read."""
     unchanged = _TABLE.c.details == link.details_text
-    changed = update(_TABLE).where(_of(link), unchanged).values(details=stored.write(narrower))
+    values = {"details": stored.write(narrower), "expires_at": narrower.expires}
+    changed = update(_TABLE).where(_of(link), unchanged).values(values)
     return connection.execute(changed).rowcount
 
 

@@ -6,15 +6,16 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Connection, Row, delete, func, select, update
 
 from authserver.delegations.stored_details import StoredDetails
 from authserver.ids import new_id
 from authserver.policy.delegation_details import DelegationDetails
+from authserver.schema import Agent as AgentRow
 from authserver.schema import AuthorizationRequest as RequestRow
 from authserver.schema import table_of
 
-_TABLE = table_of(RequestRow)
+_TABLE, _AGENTS = table_of(RequestRow), table_of(AgentRow)
 # How long an answered request is remembered: a code that comes again is known for one that was used (RFC 6749 §4.1.2).
 _REMEMBERED = timedelta(days=1)
 # And one that nobody answered: its device is told for a while that it came too late.
@@ -78,6 +79,8 @@ class AuthorizationRequest:
     change: Change
     user_id: str | None
     delegation_id: str | None
+    authenticated_at: datetime | None
+    acr: str | None
     interval: int
     polled_at: datetime | None
     created_at: datetime
@@ -102,6 +105,23 @@ def create(connection: Connection, new: NewRequest, stored: StoredDetails, now: 
     }
     connection.execute(_TABLE.insert(), row)
     return str(row["id"])
+
+
+def waiting_of(
+    connection: Connection, client_id: str, most: int, now: datetime
+) -> tuple[int, datetime | None]:
+    """How many requests of that agent wait, counted up to `most`, and when the first of those is over.
+
+    The agent's row is locked until the transaction ends, so that of many that come at once each is counted.
+    """
+    connection.execute(select(_AGENTS.c.client_id).where(_AGENTS.c.client_id == client_id).with_for_update())
+    waiting = (_TABLE.c.client_id == client_id, _TABLE.c.state == "waiting", _TABLE.c.expires_at > now)
+    first = select(_TABLE.c.expires_at).where(*waiting).order_by(_TABLE.c.expires_at).limit(most).subquery()
+    counted = select(func.count().label("number"), func.min(first.c.expires_at).label("over")).select_from(
+        first
+    )
+    row = connection.execute(counted).one()
+    return row.number, row.over
 
 
 def find(connection: Connection, id: str, stored: StoredDetails) -> AuthorizationRequest | None:
@@ -141,12 +161,15 @@ def open_for(connection: Connection, id: str, user_id: str, now: datetime) -> bo
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the person said; `code` and `delegation_id` are there where it was yes."""
+    """What the person said; where it was yes, with `code`, `delegation_id`, and when and
+    how (`acr`) they had signed in."""
 
     state: Literal["allowed", "denied"]
     delegation_id: str | None
     code: str | None = field(repr=False)
     expires_at: datetime
+    authenticated_at: datetime | None = None
+    acr: str | None = None
 
 
 def answer(connection: Connection, id: str, user_id: str, said: Answer, now: datetime) -> bool:
@@ -160,6 +183,8 @@ def answer(connection: Connection, id: str, user_id: str, said: Answer, now: dat
         state=said.state,
         delegation_id=said.delegation_id,
         code_hash=None if said.code is None else _hash_of(said.code),
+        authenticated_at=said.authenticated_at,
+        acr=said.acr,
         expires_at=said.expires_at,
     )
 
@@ -221,6 +246,8 @@ def _one(row: Row[tuple[object, ...]] | None, stored: StoredDetails) -> Authoriz
         change=Change(row.action, row.grant_id),
         user_id=row.user_id,
         delegation_id=row.delegation_id,
+        authenticated_at=row.authenticated_at,
+        acr=row.acr,
         interval=row.interval,
         polled_at=row.polled_at,
         created_at=row.created_at,

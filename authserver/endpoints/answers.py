@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from flask import Response
+from flask import Response, current_app
 
 from authserver import strict_json
 from authserver.errors import Refusal
@@ -22,4 +22,10 @@ def json_answer(
 
 def error_answer(refusal: Refusal) -> Response:
     """The refusal as contract §6 shows errors."""
-    return json_answer(refusal.to_json(), refusal.status, refusal.headers.items())
+    return json_answer(refusal.to_json(issuer_here()), refusal.status, refusal.headers.items())
+
+
+def issuer_here() -> str:
+    """The issuer of the server that is answering."""
+    issuer: str = current_app.extensions["authserver"].issuer
+    return issuer

@@ -31,7 +31,8 @@ class _ClaimingGrant(BaseGrant, TokenEndpointMixin):
     def validate_token_request(self) -> None:
         """Who is calling; what was sent is looked at afterwards."""
         services: Services = self.server.services
-        self.request.attempt.record.event = self.EVENT
+        self.request.attempt.event = self.EVENT
+        self.request.attempt.start()
         sent = credentials(self.request.form_read, self.request.headers)
         caller = client_of(services, sent, services.clock.now())
         if not isinstance(caller, Agent):

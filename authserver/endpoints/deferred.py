@@ -8,9 +8,10 @@ from werkzeug.datastructures import Headers
 
 from authserver import defer
 from authserver.defer import Poll, StillWaiting
+from authserver.endpoints.answers import issuer_here
 from authserver.endpoints.forms import Form
 from authserver.endpoints.token import JWT, credentials, issued_answer, nonce_for, proof_in
-from authserver.errors import Refusal
+from authserver.errors import Refusal, error_uri
 
 DEFERRED = "urn:ietf:params:oauth:grant-type:deferred"
 _LONGEST_CODE = 128
@@ -59,6 +60,7 @@ def _waiting(waiting: StillWaiting) -> dict[str, object]:
     return {
         "error": error,
         "error_description": description,
+        "error_uri": error_uri(issuer_here(), error),
         "interval": waiting.interval,
         "expires_in": waiting.expires_in,
     }

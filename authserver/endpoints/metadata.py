@@ -57,6 +57,7 @@ def metadata(services: Services) -> dict[str, object]:
         "revocation_endpoint_auth_methods_supported": own_client_auth,
         "revocation_endpoint_auth_signing_alg_values_supported": list(jose.ALGORITHMS),
         "dpop_signing_alg_values_supported": list(dpop.ALGORITHMS),
+        "client_id_metadata_document_supported": True,
         "code_challenge_methods_supported": ["S256"],
         "require_pushed_authorization_requests": True,
         "deferred_token_response_supported": True,

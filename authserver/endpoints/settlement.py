@@ -8,11 +8,11 @@ from datetime import datetime
 from flask import Request as FlaskRequest
 from flask import Response
 
-from authserver import settle, strict_json
+from authserver import metrics, settle, strict_json
 from authserver.actors.client_authentication import ClientCredentials
 from authserver.actors.resource_servers import ResourceServer
 from authserver.audit.events import Record
-from authserver.endpoints.answers import json_answer
+from authserver.endpoints.answers import issuer_here, json_answer
 from authserver.endpoints.clients import client_of
 from authserver.endpoints.forms import read_body
 from authserver.errors import Refusal
@@ -85,7 +85,11 @@ def _respond(
         if refusal.status < 500:
             failed, now = refusal, services.clock.now()
             services.database.write(lambda connection: record.refused(connection, now, failed))
+        outcome = "failed" if refusal.status >= 500 else "refused"
+        metrics.settled(event, outcome, refusal.rule or refusal.error)
         return _told_how(services, problem_answer(refusal))
+    outcome = "permitted" if answer.status < 400 else "refused"
+    metrics.settled(event, outcome, record.rule or outcome)
     return _shaped(answer)
 
 
@@ -105,7 +109,7 @@ def _shaped(answer: Answer) -> Response:
 
 def problem_answer(refusal: Refusal) -> Response:
     """The refusal as problem details."""
-    response = json_answer(refusal.to_problem(), refusal.status, refusal.headers.items())
+    response = json_answer(refusal.to_problem(issuer_here()), refusal.status, refusal.headers.items())
     response.mimetype = "application/problem+json"
     return response
 

@@ -9,7 +9,8 @@ from datetime import datetime
 from flask import Request, Response
 
 from authserver import jose
-from authserver.endpoints.answers import json_answer
+from authserver.endpoints.answers import error_answer
+from authserver.errors import Refusal
 from authserver.introspect import ended_indices
 from authserver.issuing import status_list_uri
 from authserver.services import Services
@@ -45,8 +46,7 @@ class StatusEndpoint:
         with self._lock:
             served = self._recent(list_id) or self._made(list_id)
         if served is None:
-            body = {"error": "not_found", "error_description": "there is no such status list"}
-            return json_answer(body, 404)
+            return error_answer(Refusal("not_found", "there is no such status list", status=404))
         response = Response(served.signed, mimetype="application/statuslist+jwt")
         response.headers["Cache-Control"] = f"public, max-age={TTL}"
         # Two processes sign the same list in two ways, so the tag is a weak one (RFC 9110 §8.8.1).

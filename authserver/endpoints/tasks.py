@@ -1,11 +1,13 @@
-"""`POST /oauth/tasks/{task_id}/complete`: an agent says that a task is over (contract §7)."""
+"""`POST /oauth/tasks/{task_id}/complete`: a task is over, says its agent, or where it was for (contract §7)."""
+
+from datetime import datetime
 
 from flask import Request, Response
 
 from authserver import revoke
 from authserver.actors.agents import Agent
-from authserver.actors.client_authentication import Client
 from authserver.audit.events import Record
+from authserver.complete import complete_here
 from authserver.delegations.standing import agent_party
 from authserver.endpoints.answers import json_answer
 from authserver.endpoints.clients import client_of, form_of
@@ -18,27 +20,29 @@ from authserver.services import Services
 def complete(services: Services, request: Request, unverified_task_id: str) -> Response:
     """End what the calling agent holds of the task, with what it handed on for it; as often as it likes.
 
-    Answers with how many tokens were live. Raises `Refusal` where it is malformed, not an agent, or cannot be recorded.
+    A resource server sends a `token` that it was shown, and ends what is live there of the task that this one is of.
+    Answers with how many tokens were live. Raises `Refusal` where it is malformed or cannot be recorded.
     """
     record, now = Record("task_completion"), services.clock.now()
     try:
         form = form_of(request)
         task_id = checked_task_id(unverified_task_id)
-        caller = _agent(client_of(services, credentials(form, request.headers), now))
-        record.client_id = caller.client_id
-        party = agent_party(caller.client_id)
-        ended = revoke.revoke(
-            services, Target("task", task_id, party), reason="the task is complete", by=party, now=now
-        )
+        caller = client_of(services, credentials(form, request.headers), now)
+        if isinstance(caller, Agent):
+            record.client_id = caller.client_id
+            tokens = _by_agent(services, task_id, caller, now)
+        else:
+            record.data |= {"resource_server": caller.identifier}
+            tokens = complete_here(services, task_id, form.required("token"), caller, record, now)
     except Refusal as refusal:
         if refusal.status < 500:
             failed = refusal
             services.database.write(lambda connection: record.refused(connection, now, failed))
         raise
-    return json_answer({"task_id": task_id, "state": "completed", "tokens": ended.tokens})
+    return json_answer({"task_id": task_id, "state": "completed", "tokens": tokens})
 
 
-def _agent(caller: Client) -> Agent:
-    if not isinstance(caller, Agent):
-        raise Refusal("unauthorized_client", "only agents complete tasks here", rule="task.not_an_agent")
-    return caller
+def _by_agent(services: Services, task_id: str, caller: Agent, now: datetime) -> int:
+    party = agent_party(caller.client_id)
+    target = Target("task", task_id, party)
+    return revoke.revoke(services, target, reason="the task is complete", by=party, now=now).tokens

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import ClassVar
@@ -15,12 +16,12 @@ from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
 from flask import Request, Response
 from werkzeug.datastructures import Headers
 
-from authserver import exchange, holder, strict_json
+from authserver import exchange, holder, metrics, strict_json
 from authserver.actors.client_authentication import ClientCredentials
 from authserver.approvals.opening import Opened
 from authserver.endpoints.answers import error_answer, json_answer
 from authserver.endpoints.forms import Form, read_form
-from authserver.errors import Refusal
+from authserver.errors import Refusal, error_uri
 from authserver.exchange import ExchangeRequest, Issued, Wanted
 from authserver.holder import Attempt, Presented
 from authserver.ledger import idempotency
@@ -86,16 +87,21 @@ class TokenEndpoint(AuthlibServer):
         self.register_grant(TokenExchangeGrant)
 
     def respond(self, request: Request) -> Response:
-        """Answer one request; every refusal leaves one audit event."""
-        attempt = Attempt()
+        """Answer one request; every refusal leaves one audit event, and every answer is counted."""
+        begun, attempt = time.perf_counter(), Attempt()
         try:
             token_request = TokenRequest(self.services, request, _form(request))
             attempt = token_request.attempt
-            return self._granted(token_request)
+            response = self._granted(token_request)
+            outcome = _outcome(attempt, response)
+            reason = attempt.record.rule or outcome
         except Refusal as refusal:
-            if refusal.status < 500 and refusal.error not in _UNDECIDED:
+            outcome, reason = _outcome_of(refusal), refusal.rule or refusal.error
+            if outcome == "refused":
                 holder.refused(self.services, attempt, refusal, self.services.clock.now())
-            return error_answer(refusal)
+            response = error_answer(refusal)
+        metrics.exchanged(attempt.event, outcome, reason, time.perf_counter() - begun)
+        return response
 
     def _granted(self, request: TokenRequest) -> Response:
         request.form_read.only_once(but=_TARGETS)
@@ -118,6 +124,19 @@ class TokenEndpoint(AuthlibServer):
     ) -> Response:
         """Authlib's hook: shape the answer."""
         return json_answer(payload, status, headers)
+
+
+def _outcome(attempt: Attempt, response: Response) -> str:
+    """What an answer that is no refusal was: an agent may have to wait for a person from now on, or still."""
+    if response.status_code == 200:
+        return "permitted"
+    return "deferred" if attempt.record.event == "exchange.deferred" else "pending"
+
+
+def _outcome_of(refusal: Refusal) -> str:
+    if refusal.status >= 500:
+        return "failed"
+    return "pending" if refusal.error in _UNDECIDED else "refused"
 
 
 def _form(request: Request) -> Form:
@@ -235,6 +254,7 @@ def awaiting(opened: Opened, services: Services, now: datetime) -> dict[str, obj
     return {
         "error": "authorization_pending",
         "error_description": "a person has to approve this first",
+        "error_uri": error_uri(services.issuer, "authorization_pending"),
         "deferral_code": opened.code,
         "interval": approval.poll_interval,
         "expires_in": int((approval.expires_at - now).total_seconds()),

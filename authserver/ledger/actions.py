@@ -1,10 +1,10 @@
 """Actions: one row for each action token, committed before the token is signed."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from authserver import strict_json
 from authserver.db import Row
@@ -46,14 +46,32 @@ class ActionRecord:
 
     def is_live(self, now: datetime) -> bool:
         """Whether its token can still be used, as far as its own state and life say."""
-        # One that was issued in the future was issued by a clock that was wrong; its end means nothing (threats F07).
-        return self.state == "reserved" and self.issued_at - LEEWAY <= now < self.expires_at
+        return _is_live(self.state, self.issued_at, self.expires_at, now)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a status list needs to know of an action."""
+
+    status_index: int
+    delegation_id: str
+    task_id: str | None
+    is_live: bool
+
+
+def _is_live(state: str, issued_at: datetime, expires_at: datetime, now: datetime) -> bool:
+    # One that was issued in the future was issued by a clock that was wrong; its end means nothing (threats F07).
+    return state == "reserved" and issued_at - LEEWAY <= now < expires_at
 
 
 COLUMNS = tuple(_TABLE.c[name] for name in ActionRecord.__dataclass_fields__)
 _ALL = select(*COLUMNS)
 _BY_ID = Prepared(_ALL.where(_TABLE.c.id == bindparam("action")))
 _NAMES = tuple(ActionRecord.__dataclass_fields__)
+_LISTED = select(
+    *(_TABLE.c[n] for n in ("status_index", "delegation_id", "task_id", "state", "issued_at", "expires_at"))
+)
+_PART = 1_000
 
 
 def find(connection: Connection, action_id: str) -> ActionRecord | None:
@@ -95,10 +113,17 @@ def with_datatypes(connection: Connection, root_id: str, delegation_id: str, mos
     return [ActionRecord(*row) for row in connection.execute(query)]
 
 
-def of_task(connection: Connection, task_id: str, most: int) -> list[ActionRecord]:
+def tokens_of_task(connection: Connection, task_id: str, most: int) -> list[ActionRecord]:
     """The newest actions of a task, whoever it is of, the last first."""
     query = _ALL.where(_TABLE.c.task_id == task_id).order_by(_TABLE.c.issued_at.desc()).limit(most)
     return [ActionRecord(*row) for row in connection.execute(query)]
+
+
+def of_task(connection: Connection, root_id: str, task_id: str) -> tuple[int, datetime | None]:
+    """How many tokens were issued for a task under one root, and when the first one was."""
+    query = select(func.count(), func.min(_TABLE.c.issued_at))
+    row = connection.execute(query.where(_TABLE.c.root_id == root_id, _TABLE.c.task_id == task_id)).one()
+    return int(row[0]), row[1]
 
 
 def row_of(action: ActionRecord) -> Row:
@@ -106,10 +131,22 @@ def row_of(action: ActionRecord) -> Row:
     return Row(_TABLE, {name: getattr(action, name) for name in _NAMES})
 
 
-def in_status_list(connection: Connection, list_id: int, now: datetime) -> list[ActionRecord]:
-    """The actions of one status list whose tokens somebody may still accept: expired ones, too, within the leeway."""
-    query = _ALL.where(_TABLE.c.status_list == list_id, _TABLE.c.expires_at > now - LEEWAY)
-    return [ActionRecord(*row) for row in connection.execute(query)]
+def in_status_list(connection: Connection, list_id: int, now: datetime) -> Iterator[list[Listed]]:
+    """The actions of one status list whose tokens somebody may still accept: expired ones, too, within the leeway.
+
+    In parts: a busy list holds more of them than a process should hold at once.
+    """
+    query = _LISTED.where(_TABLE.c.status_list == list_id, _TABLE.c.expires_at > now - LEEWAY)
+    for part in connection.execute(query, execution_options={"yield_per": _PART}).partitions():
+        yield [
+            Listed(
+                row.status_index,
+                row.delegation_id,
+                row.task_id,
+                _is_live(row.state, row.issued_at, row.expires_at, now),
+            )
+            for row in part
+        ]
 
 
 def merchant_of(action: ActionRecord) -> Merchant | None:

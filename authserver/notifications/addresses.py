@@ -19,7 +19,7 @@ from authserver.schema import NotificationAddress, table_of
 from authserver.tokens.sealing import Seal
 
 _TABLE = table_of(NotificationAddress)
-_PURPOSE = "notification-address"
+PURPOSE = "notification-address"
 MOST = 10  # of one user
 
 Channel = Literal["push", "email"]
@@ -27,12 +27,16 @@ Channel = Literal["push", "email"]
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One place; `data` is the push subscription, or the e-mail address as `{"email"}`."""
+    """One place; `data` is the push subscription, or the e-mail address as `{"email"}`.
+
+    `language` is the one that its person reads, None where it was added before that was known.
+    """
 
     id: str
     user_id: str
     channel: Channel
     confirmed: bool
+    language: str | None
     data: dict[str, object] = field(repr=False)
 
 
@@ -48,11 +52,13 @@ def add(
     data: Mapping[str, object],
     now: datetime,
     *,
+    language: str,
     confirmed: bool,
 ) -> str:
-    """Record an address; one that is not `confirmed` is not used before its code has come back. Returns its id.
+    """Record an address of somebody who reads `language`. Returns its id.
 
-    The same address again takes the place of the first. Raises `TooMany`.
+    One that is not `confirmed` is not used before its code has come back. The same address again takes the
+    place of the first. Raises `TooMany`.
     """
     text = strict_json.write(data)
     digest = hashlib.sha256(text.encode()).digest()
@@ -65,8 +71,9 @@ def add(
         "user_id": user_id,
         "channel": channel,
         "address_hash": digest,
-        "encrypted_address": seal.close(text.encode(), _PURPOSE),
+        "encrypted_address": seal.close(text.encode(), PURPOSE),
         "confirmed_at": now if confirmed else None,
+        "language": language,
         "created_at": now,
     }
     try:
@@ -104,6 +111,11 @@ def of_users(
     ]
 
 
+def speak(connection: Connection, user_id: str, language: str) -> None:
+    """From now on this person is written to in that language, wherever it is."""
+    connection.execute(update(_TABLE).where(_TABLE.c.user_id == user_id).values(language=language))
+
+
 def find(connection: Connection, seal: Seal, address_id: str) -> Address | None:
     """The address of that id."""
     row = connection.execute(select(_TABLE).where(_TABLE.c.id == address_id)).first()
@@ -119,5 +131,5 @@ def remove(connection: Connection, address_id: str, user_id: str | None = None) 
 
 
 def _address(row: Row[tuple[object, ...]], seal: Seal) -> Address:
-    data = json.loads(seal.open(row.encrypted_address, _PURPOSE))
-    return Address(row.id, row.user_id, row.channel, row.confirmed_at is not None, data)
+    data = json.loads(seal.open(row.encrypted_address, PURPOSE))
+    return Address(row.id, row.user_id, row.channel, row.confirmed_at is not None, row.language, data)

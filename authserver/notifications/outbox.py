@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import Connection, case, delete, literal, select, update
+from sqlalchemy import Connection, case, delete, func, literal, select, update
 
 from authserver.ids import new_id
 from authserver.schema import Instant, Notification, table_of
@@ -73,4 +73,4 @@ def done(connection: Connection, message_id: str) -> None:
 
 def pending(connection: Connection) -> int:
     """How many messages are still to be sent."""
-    return len(connection.scalars(select(_TABLE.c.id)).all())
+    return connection.scalar(select(func.count()).select_from(_TABLE)) or 0

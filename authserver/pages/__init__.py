@@ -11,7 +11,9 @@ from jinja2 import StrictUndefined
 
 from authserver import texts
 from authserver.audit.events import Record
+from authserver.endpoints.forms import Form, read_form
 from authserver.errors import Refusal
+from authserver.notifications import addresses
 from authserver.pages import (
     account,
     admin,
@@ -21,6 +23,7 @@ from authserver.pages import (
     consent,
     cookies,
     enrolment,
+    errors,
     exports,
     my_agents,
     notifications,
@@ -29,7 +32,7 @@ from authserver.pages import (
     upstream,
     words,
 )
-from authserver.pages.signed_in import NotSignedIn
+from authserver.pages.signed_in import NotSignedIn, look
 from authserver.services import Services
 
 log = structlog.get_logger()
@@ -49,6 +52,7 @@ _MODULES: tuple[Callable[[Services], list[Route]], ...] = (
     approvals.routes,
     notifications.routes,
     admin.routes,
+    errors.routes,
 )
 
 
@@ -61,6 +65,7 @@ def blueprint(services: Services) -> Blueprint:
     pages.add_url_rule("/static/<version>/<name>", "static", assets.respond)
     pages.add_url_rule("/language", "language", lambda: _choose_language(services), methods=["POST"])
     pages.before_request(lambda: answers.speak(services, request))
+    pages.before_request(_without_nul)
     pages.register_error_handler(NotSignedIn, _sign_in_first)
     pages.register_error_handler(Refusal, lambda refusal: _refused(services, refusal))
     pages.record_once(lambda state: _prepare(services, state))
@@ -84,13 +89,34 @@ def _prepare(services: Services, state: BlueprintSetupState) -> None:
     }
 
 
+def _without_nul() -> None:
+    # PostgreSQL cannot even be asked for it, and that must not look as if the database had failed.
+    if any("\x00" in str(value) for value in (request.view_args or {}).values()):
+        raise Refusal("not_found", "the address has a NUL in it", rule="page.address", status=404)
+
+
 def _choose_language(services: Services) -> Response:
-    # It changes nothing but a cookie, so that everybody may, signed in or not.
-    unverified = request.form.get("language", "")
-    response = answers.redirect(request.form.get("next", "/"))
+    # For somebody who is not signed in it changes nothing but a cookie, so that everybody may.
+    form = read_form(request)
+    unverified = form.one("language") or ""
+    response = answers.redirect(form.one("next") or "/")
     if unverified in texts.LANGUAGES:
         cookies.write(services, response, cookies.LANGUAGE, unverified, kept=True)
+        _write_to_me_in(services, form, unverified)
     return response
+
+
+def _write_to_me_in(services: Services, form: Form, language: str) -> None:
+    """Somebody who is signed in is also sent messages in the language that they chose."""
+    signed_in = look(services, request)
+    if signed_in is None:
+        return
+    try:
+        answers.require_ours(services, request, form, signed_in)
+    except Refusal:
+        return  # from a page of before they signed in, or from elsewhere: the cookie is all that it changes
+    user_id = signed_in.user.user_id
+    services.database.write(lambda connection: addresses.speak(connection, user_id, language))
 
 
 def _sign_in_first(needed: NotSignedIn) -> Response:

@@ -2,7 +2,7 @@
 
 import hmac
 from collections.abc import Iterable
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from flask import Request, Response, current_app, render_template, request
 
@@ -10,7 +10,7 @@ from authserver import texts
 from authserver.endpoints.forms import Form, read_form
 from authserver.errors import Refusal
 from authserver.pages import cookies
-from authserver.pages.signed_in import SignedIn
+from authserver.pages.signed_in import SignedIn, look
 from authserver.services import Services
 from authserver.texts import _, language
 
@@ -97,6 +97,12 @@ def local_path(unverified: str | None) -> str:
 def read_page_form(services: Services, request: Request, signed_in: SignedIn | None) -> Form:
     """The form that one of our pages sent. Raises `Refusal`, 403 where it was not one of ours (threats A84)."""
     form = read_form(request, _MOST_FIELDS)
+    require_ours(services, request, form, signed_in)
+    return form
+
+
+def require_ours(services: Services, request: Request, form: Form, signed_in: SignedIn | None) -> None:
+    """The form is one of our pages', which this person looked at. Raises `Refusal` (403)."""
     origin = request.headers.get("Origin")
     if origin is not None and origin != _origin(services):
         raise _forged("page.origin")
@@ -104,20 +110,33 @@ def read_page_form(services: Services, request: Request, signed_in: SignedIn | N
     expected = signed_in.csrf if signed_in else secret and cookies.csrf_of(secret)
     if not expected or not hmac.compare_digest(expected.encode(), (form.one("csrf") or "").encode()):
         raise _forged("page.csrf")
-    return form
 
 
-def error_page(status: int, title: str, message: str, signed_in: SignedIn | None = None) -> Response:
-    """A page that says what went wrong, in words."""
-    return page("error", signed_in, status, title=title, message=message)
+def error_page(
+    status: int, title: str, message: str, signed_in: SignedIn | None = None, lead_to: str | None = None
+) -> Response:
+    """A page that says what went wrong, in words, and leads on: to a path of ours, or to the person's agents."""
+    return page("error", signed_in, status, title=title, message=message, lead_to=lead_to)
 
 
 def refusal_page(refusal: Refusal) -> Response:
     """A refusal in words."""
-    response = error_page(refusal.status, *_in_words(refusal))
+    signed_in = _whoever(refusal)
+    lead_to = "/sign-in" if refusal.rule == "page.session" else None
+    if lead_to and request.method == "POST":
+        lead_to += f"?next={quote(local_path(request.path), safe='')}"
+    response = error_page(refusal.status, *_in_words(refusal), signed_in, lead_to)
     for name, value in refusal.headers.items():
         response.headers[name] = value
     return response
+
+
+def _whoever(refusal: Refusal) -> SignedIn | None:
+    """Who is signed in, where the database can be asked."""
+    try:
+        return None if refusal.status >= 500 else look(services_here(), request)
+    except Refusal:
+        return None
 
 
 def wants_a_page(request: Request) -> bool:
@@ -132,14 +151,38 @@ def _in_words(refusal: Refusal) -> tuple[str, str]:
         return _("This page is out of date"), _(
             "Nothing was changed. Go back, load the page again and repeat what you did."
         )
-    if refusal.rule == "enrolment.over":
-        return _("This link can no longer be used"), _(
-            "It works once, within a day. Ask whoever sent it for a new one."
-        )
+    by_rule = {
+        "enrolment.over": (
+            _("This link can no longer be used"),
+            _("It works once, within a day. Ask whoever sent it for a new one."),
+        ),
+        "page.session": (
+            _("You are signed out"),
+            _("Nothing was answered. Sign in again, and answer then."),
+        ),
+        "passkey.last": (
+            _("It is your only way to sign in"),
+            _("Nothing was changed. Set a password or add another passkey first."),
+        ),
+        "approval.not_asked": (
+            _("This is not for you to answer"),
+            _("Somebody else is asked, or you are not in the group any more. Nothing was changed."),
+        ),
+        "notifications.code": (
+            _("This link can no longer be used"),
+            _("It was used already, or it is for somebody else's address. Look under “How you are told”."),
+        ),
+    }
+    if refusal.rule in by_rule:
+        return by_rule[refusal.rule]
+    if refusal.rule.startswith("passkey."):
+        return _("That passkey was not accepted"), _("Nothing was changed. Go back and try again.")
     if refusal.status == 404:
         return _("There is nothing here"), _(
             "The address is wrong, or what was here belongs to somebody else."
         )
+    if refusal.status == 403:
+        return _("Not with your role"), _("Nothing was changed. Ask an owner of this server, if you need it.")
     if refusal.status == 429:
         return _("Too many tries"), _("Wait a few minutes, then try again.")
     if refusal.status >= 500:

@@ -70,7 +70,7 @@ def answer(services: Services, request: Request, approval_id: str) -> Response:
         require_recent(services, request)
     try:
         rule = _rule(services, signed_in, approval_id, form) if said == "approve" else None
-        reply = Reply(approval_id, signed_in.user.user_id, said, rule)
+        reply = Reply(approval_id, signed_in.user.user_id, said, rule, signed_in.how)
         approve.answer(services, reply, services.clock.now())
     except NotAValue as error:
         return _page(services, signed_in, approval_id, 400, str(error))

@@ -2,13 +2,13 @@
 
 from authserver.actors.resource_servers import ResourceServer
 from authserver.my_approvals import Asked, ShownRule
+from authserver.names import shown_name
 from authserver.pages.words import (
     action_name,
     amount_in_words,
     category_name,
     country_name,
     datatypes_in_words,
-    shown_name,
 )
 from authserver.policy.catalogue import Catalogue
 from authserver.policy.details import Merchant

@@ -1,7 +1,7 @@
 """Where a person answers an agent: `/oauth/authorize`, `/device`, and the consent page that both lead to."""
 
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from urllib.parse import quote, urlsplit
 
 from flask import Request, Response, request
@@ -10,18 +10,18 @@ from sqlalchemy import Connection
 from authserver import answer
 from authserver.accounts import tries
 from authserver.accounts.tries import Bound
-from authserver.actors import resource_servers
-from authserver.answer import Opened
+from authserver.answer import Opened, Yes
 from authserver.ask import typed_code
 from authserver.audit.events import Record
 from authserver.delegations.requests import AuthorizationRequest, ToBrowser, ToDevice
 from authserver.endpoints.forms import Form
 from authserver.errors import Refusal
-from authserver.pages import answers
+from authserver.pages import answers, choices
+from authserver.pages.choices import Typed
 from authserver.pages.consent_view import consent
+from authserver.pages.named import names_for
 from authserver.pages.signed_in import NotSignedIn, SignedIn, look, require_recent, visitor
-from authserver.policy.choosing import PRESETS, Choice, NotChosen
-from authserver.policy.delegation_details import DelegationDetails
+from authserver.policy.choosing import PRESETS, NotChosen, Preset, chosen
 from authserver.services import Services
 from authserver.texts import _
 
@@ -56,7 +56,7 @@ def authorize(services: Services, request: Request) -> Response:
     except Refusal as refusal:
         _recorded(services, record, refusal)
         # Nothing is proved about where this came from, so nobody is sent there (threats A110).
-        return _no_request(refusal)
+        return _no_request(refusal, look(services, request) if refusal.status < 500 else None)
     return answers.redirect(f"/consent/{asked.id}")
 
 
@@ -85,21 +85,29 @@ def show(services: Services, request: Request, request_id: str) -> Response:
     signed_in = require_recent(services, request)
     try:
         seen = answer.opened(services, request_id, signed_in.user.user_id, services.clock.now())
+        _as_wanted(services, seen.request, signed_in)
     except Refusal as refusal:
         return _not_waiting(services, request_id, signed_in, refusal)
     return _consent_page(services, signed_in, seen, request.args.get("user_code"))
 
 
 def decide(services: Services, request: Request, request_id: str) -> Response:
-    """Yes to what was chosen, or no."""
+    """Yes to what was chosen, or no; or to see first what the choice comes to."""
     signed_in, now = require_recent(services, request), services.clock.now()
     form, user_id = answers.read_page_form(services, request, signed_in), signed_in.user.user_id
     record = Record("consent", data={"user": user_id, "request": request_id[:64]})
+    decision = form.one("decision")
+    if decision == "look":
+        return _choose_again(services, signed_in, request_id, form)
     try:
-        if form.one("decision") == "deny":
+        if decision not in ("allow", "deny"):
+            raise Refusal("invalid_request", "the form is not one of this page", rule="consent.form")
+        if decision == "deny":
             answered = answer.deny(services, request_id, user_id, record, now)
         else:
-            answered = answer.allow(services, request_id, user_id, _choice(form), record, now)
+            _as_wanted(services, answer.state_of(services, request_id, user_id), signed_in)
+            said = Yes(choices.read(form), _preset(form), signed_in.how)
+            answered = answer.allow(services, request_id, user_id, said, record, now)
     except NotChosen as wrong:
         _recorded(services, record, Refusal("invalid_request", str(wrong), rule=f"consent.{wrong.why}"))
         return _choose_again(services, signed_in, request_id, form, wrong)
@@ -118,45 +126,16 @@ def decide(services: Services, request: Request, request_id: str) -> Response:
 
 def _one(request: Request, name: str) -> str:
     values = request.args.getlist(name)
-    if len(values) != 1:
-        raise Refusal("invalid_request", f"{name} is missing or repeated", rule=f"form.{name}")
+    if len(values) != 1 or "\x00" in values[0]:
+        raise Refusal("invalid_request", f"{name} is missing, repeated or no text", rule=f"form.{name}")
     return values[0]
 
 
-def _choice(form: Form) -> Choice:
-    said = form.parameters
-    preset = form.one("preset") or "balanced"
-    if preset not in PRESETS or form.one("decision") != "allow":
+def _preset(form: Form) -> Preset:
+    said = form.one("preset") or "balanced"
+    if (preset := next((one for one in PRESETS if one == said), None)) is None:
         raise Refusal("invalid_request", "the form is not one of this page", rule="consent.form")
-    periods = [name for name in said if name.startswith("per_period.")]
-    return Choice(
-        actions=said.get("actions", ()),
-        locations=said.get("locations"),
-        categories=said.get("categories"),
-        countries=said.get("countries"),
-        datatypes=said.get("datatypes"),
-        per_action=_typed(form, "per_action"),
-        total=_typed(form, "total"),
-        count=_typed(form, "count"),
-        per_period=tuple(_typed(form, f"per_period.{place}") or "" for place in range(len(periods))),
-        expires=_day(form),
-        preset=preset,
-    )
-
-
-def _typed(form: Form, name: str) -> str | None:
-    value = form.one(name)
-    return None if value is None else value.strip().replace(",", ".")  # as many languages write it
-
-
-def _day(form: Form) -> date | None:
-    text = form.one("expires")
-    if text is None:
-        return None
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise NotChosen("expires", "no_date") from error
+    return preset
 
 
 def _count(services: Services, request: Request, signed_in: SignedIn, now: datetime) -> None:
@@ -190,13 +169,20 @@ def _without_asking(services: Services, request: Request, asked: AuthorizationRe
 def _recent_enough(services: Services, request: Request, asked: AuthorizationRequest) -> SignedIn:
     """Who is signed in, as lately as this server and the agent want (RFC 9470 §5)."""
     signed_in = require_recent(services, request)
-    way, since = asked.way, signed_in.authenticated_at
-    if isinstance(way, ToBrowser) and since < asked.created_at:
-        age = services.clock.now() - since
-        too_old = way.max_age is not None and age > timedelta(seconds=way.max_age)
-        if too_old or {"login", "select_account"} & {*way.prompt} or _unmet(asked, signed_in):
-            raise NotSignedIn(again=True)
+    if not _unmet(asked, signed_in) or signed_in.authenticated_at < asked.created_at:
+        _as_wanted(services, asked, signed_in)
     return signed_in
+
+
+def _as_wanted(services: Services, asked: AuthorizationRequest, signed_in: SignedIn) -> None:
+    """The agent's own conditions, which hold for whichever of a person's browsers answers. Raises `NotSignedIn`."""
+    way, since = asked.way, signed_in.authenticated_at
+    if not isinstance(way, ToBrowser):
+        return
+    too_old = way.max_age is not None and services.clock.now() - since > timedelta(seconds=way.max_age)
+    anew = too_old or {"login", "select_account"} & {*way.prompt}
+    if _unmet(asked, signed_in) or (since < asked.created_at and anew):
+        raise NotSignedIn(again=True)
 
 
 def _unmet(asked: AuthorizationRequest, signed_in: SignedIn) -> bool:
@@ -215,8 +201,14 @@ def _consent_page(
     form: Form | None = None,
     wrong: NotChosen | None = None,
 ) -> Response:
-    way, now = seen.request.way, services.clock.now()
-    view = consent(seen, _names(services, seen.details), services.vocabulary, now, form, wrong)
+    way, now, names = seen.request.way, services.clock.now(), names_for(services, seen.details)
+    chosen_so_far = seen.details
+    if form is not None and wrong is None:
+        try:
+            chosen_so_far = chosen(seen.details, choices.read(form), _preset(form), services.vocabulary, now)
+        except NotChosen as cannot_stand:
+            wrong = cannot_stand
+    view = consent(seen, chosen_so_far, names, services.vocabulary, now, Typed(form, wrong))
     return answers.page(
         "consent",
         signed_in,
@@ -225,19 +217,10 @@ def _consent_page(
         seen=seen,
         view=view,
         wrong=wrong,
-        back_to=urlsplit(way.redirect_uri).netloc if isinstance(way, ToBrowser) else None,
+        back_to=_back_to(way.redirect_uri) if isinstance(way, ToBrowser) else None,
         device=way if isinstance(way, ToDevice) else None,
         user_code=_its_code(services, seen.request, user_code),
-        vocabulary=services.vocabulary,
     )
-
-
-def _names(services: Services, details: DelegationDetails) -> dict[str, str]:
-    def read(connection: Connection) -> dict[str, str]:
-        found = (resource_servers.find_by_identifier(connection, name) for name in details.locations or ())
-        return {server.identifier: server.name for server in found if server is not None}
-
-    return services.database.read(read)
 
 
 def _its_code(services: Services, asked: AuthorizationRequest, unverified: str | None) -> str | None:
@@ -252,13 +235,13 @@ def _its_code(services: Services, asked: AuthorizationRequest, unverified: str |
 
 
 def _choose_again(
-    services: Services, signed_in: SignedIn, request_id: str, form: Form, wrong: NotChosen
+    services: Services, signed_in: SignedIn, request_id: str, form: Form, wrong: NotChosen | None = None
 ) -> Response:
     try:
         seen = answer.opened(services, request_id, signed_in.user.user_id, services.clock.now())
+        return _consent_page(services, signed_in, seen, form.one("user_code"), form, wrong)
     except Refusal as refusal:
         return _not_waiting(services, request_id, signed_in, refusal)
-    return _consent_page(services, signed_in, seen, form.one("user_code"), form, wrong)
 
 
 def _device_page(signed_in: SignedIn, typed: str, refusal: Refusal | None = None) -> Response:
@@ -268,6 +251,12 @@ def _device_page(signed_in: SignedIn, typed: str, refusal: Refusal | None = None
             "user_code.too_many": _("Too many tries. Wait a minute, then try again."),
             "request.expired": _("That code has expired. Let your device show a new one."),
             "request.answered": _("That code was used already."),
+            "request.taken": _(
+                "Somebody else has opened that code. Say no at your device, and let it show a new one."
+            ),
+            "request.agent_disabled": _(
+                "The agent that asks was blocked here. Nothing can be allowed to it."
+            ),
         }.get(refusal.rule, _("There is no such code. Look at your device again."))
     code = typed_code(typed) if typed else ""
     response = answers.page(
@@ -314,22 +303,38 @@ def _back(
     return answers.page("cannot_allow", signed_in, 400, error=error, ended=ended, link=link)
 
 
-def _no_request(refusal: Refusal) -> Response:
+def _no_request(refusal: Refusal, signed_in: SignedIn | None) -> Response:
     if refusal.rule == "request.answered":
         title, message = _("This was answered already"), _("Each request can be answered once.")
     elif refusal.rule == "request.expired":
         title = _("This request has expired")
         message = _("Nothing was allowed. Go back to the agent and start again.")
+    elif refusal.rule == "request.agent_disabled":
+        title = _("This agent was blocked")
+        message = _("Whoever runs this service has blocked it, so nothing can be allowed to it.")
+    elif refusal.rule == "request.taken":
+        title = _("Somebody else has opened this")
+        message = _("Nothing was allowed. Go back to the agent and start again.")
     else:
         title = _("This is no request that can be answered")
-        message = _("The link is not one that an agent got from this server, or it is another person's.")
-    return answers.error_page(refusal.status if refusal.status != 410 else 400, title, message)
+        message = _(
+            "The link is not one that an agent got from this server. Go back to the agent and start again."
+        )
+    return answers.error_page(refusal.status if refusal.status != 410 else 400, title, message, signed_in)
 
 
 def _recorded(services: Services, record: Record, refusal: Refusal) -> None:
     if refusal.status < 500:
         now = services.clock.now()
         services.database.write(lambda connection: record.refused(connection, now, refusal))
+
+
+def _back_to(uri: str) -> str:
+    """Where the answer goes, as a person can check it. A loopback address is a program of their own (RFC 8252 §7.3)."""
+    place = urlsplit(uri)
+    if place.hostname in ("127.0.0.1", "::1", "localhost"):
+        return _("a program on this computer (%(address)s)", address=place.netloc)
+    return place.netloc
 
 
 def _origin(uri: str) -> str:

@@ -29,7 +29,7 @@ _COLUMNS = (
 )
 _ENDS = ("state", "rule", "violations")
 # What a spreadsheet would take for a formula, and run (threats A116).
-_FORMULA = re.compile(r"[=+\-@\t\r\n|%]")
+_FORMULA = re.compile(r"[=+\-@\t\r\n|%＝＋－＠]")
 
 
 def routes(services: Services) -> list[tuple[str, str, Callable[..., Response]]]:

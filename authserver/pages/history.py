@@ -7,8 +7,8 @@ from datetime import datetime
 from authserver import strict_json
 from authserver.errors import Refusal
 from authserver.my_agents import Happened
+from authserver.names import ShownName, shown_name
 from authserver.pages import words
-from authserver.pages.words import ShownName
 from authserver.policy.catalogue import Catalogue
 from authserver.policy.details import ActionDetails, Merchant, stored_action
 from authserver.texts import _
@@ -50,7 +50,7 @@ def _exchange(happened: Happened, catalogue: Catalogue, outcome: str) -> Told:
     shown = {
         "at": event.at,
         "facts": facts,
-        "called": words.shown_name(called) if called else None,
+        "called": shown_name(called) if called else None,
         "reference": asked.reference if asked else None,
     }
     if outcome == "permitted":
@@ -180,6 +180,7 @@ def _changes() -> dict[str, tuple[str, str]]:
         "approval.expired": (_("Nobody answered in time"), "bad"),
         "approval.escalated": (_("Others were asked as well"), ""),
         "approval_rule.taken_back": (_("You want to be asked again"), ""),
+        "task_completion": (_("A shop says that the job is done"), ""),
         "token_revocation.permitted": (_("The agent gave a permission back"), ""),
     }
 
@@ -192,6 +193,8 @@ def _rules() -> dict[str, str]:
         "delegation.not_yet_valid": _("its time had not begun"),
         "delegation.agent_disabled": _("the agent was blocked by an operator"),
         "task.ended": _("the task was over"),
+        "task.longest": _("the task had gone on for too long"),
+        "task.most_actions": _("the task had had all that it may"),
         "approval": _("it would have needed your approval"),
         "approval.refused": _("somebody refused it"),
         "approval.expired": _("nobody answered in time"),
@@ -212,6 +215,7 @@ def _constraints() -> dict[str, str]:
         "merchants.except.countries": _("a country that you excluded"),
         "merchants.except.ids": _("a shop that you excluded"),
         "datatypes": _("personal data that you have not allowed"),
+        "catalogue.datatypes": _("personal data that this action is not for"),
         "catalogue.needs": _("it did not say all that is needed"),
         "catalogue.open_reservations": _("too many payments were open at once"),
         "approval": _("it would have needed your approval"),

@@ -34,8 +34,9 @@ def routes(services: Services) -> list[tuple[str, str, Callable[..., Response]]]
 
 def ask_to_sign_in(services: Services, request: Request) -> Response:
     """The options to sign in with."""
-    form = answers.read_page_form(services, request, None)
-    return _options(sign_in_passkey.ask_to_sign_in(services, form.required("csrf"), services.clock.now()))
+    form, now = answers.read_page_form(services, request, None), services.clock.now()
+    sign_in.may_ask(services, visitor(services, request), now)
+    return _options(sign_in_passkey.ask_to_sign_in(services, form.required("csrf"), now))
 
 
 def by_passkey(services: Services, request: Request) -> Response:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from flask import Request, Response, request
 
-from authserver import sign_in_upstream
+from authserver import sign_in, sign_in_upstream
 from authserver.errors import Refusal
 from authserver.pages import answers, cookies
 from authserver.pages import sign_in as sign_in_page
@@ -29,6 +29,7 @@ def leave(services: Services, request: Request) -> Response:
     if secret is None:
         return answers.redirect("/sign-in")  # which makes the browser known
     now = services.clock.now()
+    sign_in.may_ask(services, visitor(services, request), now)
     try:
         url = sign_in_upstream.leave(services, cookies.csrf_of(secret), next_path, now, anew=anew)
     except Refusal as refusal:

@@ -1,8 +1,6 @@
 """What was agreed, in plain words, in the language of the request. Nothing is read here but what is passed in."""
 
-import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from babel.dates import format_date, format_datetime
@@ -10,6 +8,7 @@ from babel.lists import format_list
 from babel.numbers import format_currency
 
 from authserver.delegations.standing import Ending
+from authserver.names import shown_name as shown_name  # for templates
 from authserver.policy.catalogue import Catalogue
 from authserver.policy.delegation_details import DelegationDetails, Limits, Merchants, PeriodRule
 from authserver.policy.periods import Period
@@ -168,6 +167,61 @@ def in_plain_words(
     return " ".join(f"{sentence}." for sentence in sentences)
 
 
+def headline(details: DelegationDetails, agent: str, catalogue: Catalogue) -> str:
+    """The one sentence to be understood first: how much an agent may spend where until when; else what it may do."""
+    until = _("until %(day)s", day=day(details.expires))
+    if details.limits is not None and "debit" in _budgets(details, catalogue):
+        spend = _(
+            "%(agent)s may spend up to %(each)s at a time and %(total)s in all",
+            agent=agent,
+            each=amount_in_words(details.limits.per_action),
+            total=amount_in_words(details.limits.total),
+        )
+        return " ".join([spend, *_merchants_in_words(details.merchants), until]) + "."
+    may = _("%(agent)s may %(actions)s", agent=agent, actions=_actions_in_words(details, catalogue))
+    harmless = not _budgets(details, catalogue) & {"debit", "check"}
+    return f"{may} {until}." + (" " + _("It cannot spend your money.") if harmless else "")
+
+
+def facts(details: DelegationDetails, shop: Callable[[str], str], catalogue: Catalogue) -> Iterable[str]:
+    """The rest, a line each. `shop` says what a merchant's id is called."""
+    if details.limits is not None and "debit" in _budgets(details, catalogue):
+        yield _("It may %(actions)s.", actions=_actions_in_words(details, catalogue))
+        for rule in details.limits.per_period:
+            yield _("At most %(rule)s.", rule=rule_in_words(rule))
+        if details.limits.count is not None:
+            count = details.limits.count
+            yield ngettext("At most one payment.", "At most %(number)s payments.", count)
+    if details.datatypes:
+        yield _("It may see %(datatypes)s.", datatypes=datatypes_in_words(details.datatypes))
+    yield from bounds(details, shop)
+
+
+def bounds(details: DelegationDetails, shop: Callable[[str], str]) -> Iterable[str]:
+    """What the sentences leave out: single shops, what is excluded, and whether it may hand on."""
+    merchants = details.merchants
+    if merchants and merchants.ids:
+        yield _("Only these shops: %(shops)s.", shops=and_list(map(shop, merchants.ids)))
+    if merchants and (excluded := merchants.excluded):
+        never = [
+            *(_category(entry.text) for entry in excluded.categories),
+            *map(country_name, excluded.countries),
+            *map(shop, excluded.ids),
+        ]
+        if never:
+            yield _("Never: %(shops)s.", shops=and_list(never))
+    if details.redelegation_depth:
+        yield _("It may hand on a part of this to other agents, within the same limits.")
+
+
+def _budgets(details: DelegationDetails, catalogue: Catalogue) -> set[str]:
+    return {entry.budget for name in details.actions if (entry := catalogue.get(name))}
+
+
+def _actions_in_words(details: DelegationDetails, catalogue: Catalogue) -> str:
+    return and_list(_lower(action_name(one, catalogue)) for one in details.actions)
+
+
 def _limits_in_words(limits: Limits) -> str:
     said = [
         _(
@@ -208,47 +262,6 @@ def datatypes_in_words(datatypes: Sequence[str]) -> str:
 
 def _lower(text: str) -> str:
     return text[:1].lower() + text[1:] if not text[:2].isupper() else text
-
-
-@dataclass(frozen=True, slots=True)
-class ShownName:
-    """A name that somebody else chose, fit to be shown; `warning` says what about it may deceive (threats A83)."""
-
-    text: str
-    warning: str | None
-
-    def __str__(self) -> str:
-        return self.text
-
-
-# Scripts of which many letters look like those of another. East Asian names mix theirs as a matter of course.
-_LOOK_ALIKE = {
-    "LATIN",
-    "CYRILLIC",
-    "GREEK",
-    "ARMENIAN",
-    "CHEROKEE",
-    "COPTIC",
-    "LISU",
-    "FULLWIDTH",
-    "MATHEMATICAL",
-}
-
-
-def shown_name(text: str) -> ShownName:
-    """A name without what hides or reorders letters, and with a word of warning where they may pass for others."""
-    visible = "".join(
-        letter if letter.isprintable() else " " if letter.isspace() else ""
-        for letter in unicodedata.normalize("NFC", text)
-    ).strip()
-    scripts = {unicodedata.name(letter, "").split(" ")[0] for letter in visible if letter.isalpha()}
-    foreign = sorted(scripts & _LOOK_ALIKE - {"LATIN"})
-    warning = None
-    if foreign:
-        warning = _("has letters that look like others (%(scripts)s)", scripts=", ".join(foreign).title())
-    elif visible != text:
-        warning = _("had hidden characters in it")
-    return ShownName(visible or "?", warning)
 
 
 def _datatypes() -> dict[str, str]:

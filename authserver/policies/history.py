@@ -1,8 +1,8 @@
 """What happened before under the same root delegation: asked for only where a policy wants to know.
 
 A token that was issued counts for `since`. For payments count debits that were neither voided nor expired; for the
-first payment to a merchant, only those that were redeemed. Two requests at once may not see each other here: what must
-be exact to the cent is a limit of the delegation.
+first payment to a merchant, only those that were redeemed. Requests whose policies count come one after the other under
+one root (`judging.gather`), so that two at once are both seen.
 """
 
 from collections.abc import Collection

@@ -8,13 +8,14 @@ from sqlalchemy import Connection
 
 from authserver.actors import agents
 from authserver.audit.events import Record
+from authserver.db import one_at_a_time
 from authserver.delegations.records import Chain
 from authserver.policies.files import InForce
 from authserver.policies.history import Past, history_of
 from authserver.policy.cedar import PolicyAnswer, PolicySet, narrowed
 from authserver.policy.decide import Allowance, NeedsApproval, Permit, Refuse
 from authserver.policy.details import ActionDetails
-from authserver.policy.facts import OWNER, Caller, Facts, with_contained
+from authserver.policy.facts import COUNTED, OWNER, RISK, Caller, Facts, with_contained
 from authserver.values import Datatypes
 
 
@@ -71,11 +72,13 @@ def gather(
     before: datetime | None = None,
 ) -> Facts:
     """The facts that policies which use `uses` need; with `before`, of the past only what was issued before."""
+    if before is None and not uses.isdisjoint(COUNTED):
+        # Whoever pays meanwhile under this root waits, so that none of two at once is left out of the count.
+        one_at_a_time(connection, request.chain.root_id)
     leaf, action = request.chain.leaf, request.action
     caller = Caller(leaf.client_id, leaf.trust_domain)
-    if OWNER in uses:
-        agent = agents.find(connection, leaf.client_id)
-        caller = replace(caller, owner=agent.owner if agent else None)
+    if not uses.isdisjoint((OWNER, RISK)) and (agent := agents.find(connection, leaf.client_id)):
+        caller = replace(caller, owner=agent.owner, risk=agent.risk)
     return Facts(
         caller=caller,
         resource_server=action.location or "",

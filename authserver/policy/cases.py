@@ -9,7 +9,16 @@ from authserver.policy.catalogue import parse_approver
 from authserver.policy.cedar import PolicyAnswer, PolicySet
 from authserver.policy.cedar_text import Policy, Source, read_policies
 from authserver.policy.details import ActionDetails, Merchant
-from authserver.policy.facts import FIRST_PAYMENT, RECENT, SINCE, Caller, Facts, History, with_contained
+from authserver.policy.facts import (
+    FIRST_PAYMENT,
+    RECENT,
+    RISKS,
+    SINCE,
+    Caller,
+    Facts,
+    History,
+    with_contained,
+)
 from authserver.policy.reading import (
     Vocabulary,
     read_action,
@@ -117,7 +126,10 @@ def _facts(values: Mapping[str, Any], vocabulary: Vocabulary) -> Facts:
     )
     facts = Facts(
         caller=Caller(
-            values.get("agent", "agent"), values.get("trust_domain", "example.org"), values.get("owner")
+            values.get("agent", "agent"),
+            values.get("trust_domain", "example.org"),
+            values.get("owner"),
+            values.get("risk"),
         ),
         resource_server=place,
         platform=values.get("platform", False),
@@ -160,6 +172,12 @@ def _outcome(unverified: object, vocabulary: Vocabulary) -> str:
     return str(unverified)
 
 
+def _risk(unverified: object) -> str:
+    if unverified not in RISKS:
+        raise NotAValue(f"takes one of {', '.join(RISKS)}")
+    return str(unverified)
+
+
 def _texts(unverified: object, vocabulary: Vocabulary) -> tuple[str, ...]:
     return read_list(unverified, lambda said: _text(said, vocabulary))
 
@@ -190,6 +208,7 @@ _MEMBERS: Mapping[str, Read] = {
     "agent": _text,
     "trust_domain": _text,
     "owner": _text,
+    "risk": lambda said, _: _risk(said),
     "user": _text,
     "resource_server": lambda said, _: read_identifier(said),
     "platform": _flag,

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any, Literal
 
 from authserver.policy.periods import parse_span
@@ -12,6 +13,7 @@ from authserver.values import NotAValue, parse_name
 NEEDS = ("amount", "merchant", "datatypes", "reference")
 LONGEST_LIFETIME = 300
 MOST_APPROVALS = 5
+MOST_STEPS = 8
 
 _ACTION = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 _GROUP = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -22,11 +24,20 @@ class CatalogueError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Escalation:
+    """Who is asked as well where nobody has answered so long `after` an approval was opened."""
+
+    to: str
+    after: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class CatalogueEntry:
     """One sensitive action, as `config/actions.toml` explains it.
 
-    `approvals` is how many different people must agree; `lifetime` is in seconds; `needs` holds names of `NEEDS`;
-    `settle_within` is None unless the action debits a budget.
+    `approvals` is how many different people must agree; `escalation` has one step or more, each later than the one
+    before; `lifetime` is in seconds; `needs` holds names of `NEEDS`; `settle_within` is None unless the action debits a
+    budget; `datatypes` are those that it may ever be for, with what they contain, None for all.
     """
 
     name: str
@@ -35,14 +46,14 @@ class CatalogueEntry:
     approver: str
     approvals: int
     approval: Literal["delegation", "unless_delegated", "always"]
-    escalate_to: str
-    escalate_after: timedelta
+    escalation: tuple[Escalation, ...]
     needs: frozenset[str]
     budget: Literal["debit", "credit", "check", "none"]
     lifetime: int
     redeem: bool
     settle_within: timedelta | None
     sender_constraint: Literal["optional", "required"]
+    datatypes: tuple[str, ...] | None = None
 
     @property
     def moves_money(self) -> bool:
@@ -69,8 +80,8 @@ class Catalogue:
 def parse_catalogue(document: Mapping[str, object], source: str) -> Catalogue:
     """Read the catalogue as TOML gives it; `source` is the file's name, for the error.
 
-    Every key is required, but `approvals`, and `settle_within`, which is required where `budget` is `debit` and refused
-    elsewhere.
+    Every key is required, but `approvals` and `datatypes`; `settle_within`, which is required where `budget` is `debit`
+    and refused elsewhere; and either `escalation`, or `escalate_to` with `escalate_after`, which is a chain of one.
     Raises `CatalogueError` with one line for each key that is wrong.
     """
     actions = document.get("actions")
@@ -84,7 +95,11 @@ def parse_catalogue(document: Mapping[str, object], source: str) -> Catalogue:
 
 def _entry(name: str, checked: Mapping[str, object]) -> CatalogueEntry:
     values: dict[str, Any] = {key: parse(checked[key]) for key, parse in _KEYS.items() if key in checked}
-    return CatalogueEntry(**{"settle_within": None, "approvals": 1, **values, "name": name})
+    to, after = values.pop("escalate_to", None), values.pop("escalate_after", None)
+    chain = values.get("escalation") or (Escalation(to, after),)
+    return CatalogueEntry(
+        **{"settle_within": None, "approvals": 1, **values, "escalation": chain, "name": name}
+    )
 
 
 def _problems(name: str, unverified: object) -> Iterator[str]:
@@ -98,9 +113,10 @@ def _problems(name: str, unverified: object) -> Iterator[str]:
 
 
 def _wrong_keys(unverified: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    optional = _OPTIONAL | (_ONE_STEP if "escalation" in unverified else {"escalation"})
     for key, parse in _KEYS.items():
         try:
-            if key in unverified or key not in _OPTIONAL:
+            if key in unverified or key not in optional:
                 parse(unverified.get(key))
         except NotAValue as error:
             yield key, error.reason if key in unverified else f"is missing; {error.reason}"
@@ -115,6 +131,10 @@ def _contradictions(entry: Mapping[str, object]) -> Iterator[tuple[str, str]]:
         yield "needs", "takes amount and merchant, where budget is debit, credit or check"
     if budget == "credit" and "reference" not in needs:
         yield "needs", "takes reference, where budget is credit: it names the payment that is given back"
+    if "escalation" in entry and not _ONE_STEP.isdisjoint(entry):
+        yield "escalation", "takes the place of escalate_to and escalate_after: there is one or the other"
+    if "datatypes" in needs and entry.get("datatypes") == []:
+        yield "datatypes", "takes one or more, or stays away, where needs has datatypes"
     if moves_money and not entry["redeem"]:
         yield "redeem", "takes true, where budget is debit or credit"
     if entry["approver"] == "user" and entry.get("approvals", 1) != 1:
@@ -160,11 +180,36 @@ def _span(unverified: object) -> timedelta:
         raise NotAValue("takes a duration such as PT10M, PT2H or P7D") from error
 
 
+def _escalation(unverified: object) -> tuple[Escalation, ...]:
+    entries = unverified if isinstance(unverified, list) else []
+    if not 1 <= len(entries) <= MOST_STEPS or not all(isinstance(entry, dict) for entry in entries):
+        raise NotAValue(f"takes a list of 1 to {MOST_STEPS} tables {{ to = …, after = … }}")
+    steps = tuple(map(_step, entries))
+    if any(later.after <= step.after for step, later in pairwise(steps)):
+        raise NotAValue(
+            "takes steps that are each later than the one before: after counts from the beginning"
+        )
+    return steps
+
+
+def _step(unverified: Mapping[str, object]) -> Escalation:
+    if unverified.keys() != {"to", "after"}:
+        raise NotAValue("takes to and after in each step, and nothing else")
+    return Escalation(parse_approver(unverified["to"]), _span(unverified["after"]))
+
+
 def _needs(unverified: object) -> frozenset[str]:
     entries = unverified if isinstance(unverified, list) else [None]
     if not all(entry in NEEDS for entry in entries) or len(set(entries)) != len(entries):
         raise NotAValue(f"takes a list, each at most once, of {', '.join(NEEDS)}")
     return frozenset(entries)
+
+
+def _datatypes(unverified: object) -> tuple[str, ...]:
+    entries = unverified if isinstance(unverified, list) else [None]
+    if not all(isinstance(entry, str) for entry in entries) or len(set(entries)) != len(entries):
+        raise NotAValue("takes a list of data types, each at most once")
+    return tuple(entries)
 
 
 def _lifetime(unverified: object) -> int:
@@ -193,11 +238,14 @@ _KEYS: Mapping[str, Callable[[object], object]] = {
     "approval": _one_of("delegation", "unless_delegated", "always"),
     "escalate_to": parse_approver,
     "escalate_after": _span,
+    "escalation": _escalation,
     "needs": _needs,
     "budget": _one_of("debit", "credit", "check", "none"),
     "lifetime": _lifetime,
     "redeem": _flag,
     "settle_within": _span,
     "sender_constraint": _one_of("optional", "required"),
+    "datatypes": _datatypes,
 }
-_OPTIONAL = frozenset({"approvals", "settle_within"})
+_OPTIONAL = frozenset({"approvals", "settle_within", "datatypes"})
+_ONE_STEP = frozenset({"escalate_to", "escalate_after"})

@@ -13,7 +13,7 @@ import cedarpy
 
 from authserver.errors import Violation
 from authserver.policy.catalogue import Catalogue
-from authserver.policy.cedar_text import NO_POLICY, Policy, PolicyError, Problem
+from authserver.policy.cedar_text import NO_POLICY, Policy, PolicyError, Problem, prepared
 from authserver.policy.decide import NeedsApproval, Permit, Refuse
 from authserver.policy.facts import Caller, Facts, attributes_of, groups_of, schema_text
 
@@ -209,13 +209,7 @@ def _slice(chosen: Sequence[Policy]) -> _Slice:
 
 
 def _prepared(policies: Sequence[Policy]) -> cedarpy.PolicySet | None:
-    if not policies:
-        return None
-    # Under their own names, so that Cedar's answers and complaints name them.
-    bodies = {policy.id: policy.body for policy in policies}
-    return cedarpy.PolicySet.from_json_str(
-        json.dumps({"templates": {}, "staticPolicies": bodies, "templateLinks": []})
-    )
+    return prepared({policy.id: policy.body for policy in policies}) if policies else None
 
 
 def _repeated(policies: Sequence[Policy]) -> Iterator[Problem]:
@@ -259,8 +253,8 @@ def _entity(
 
 @lru_cache(maxsize=_PAIRS_KEPT)
 def _entities(actions: str, caller: Caller, resource_server: str, platform: bool) -> cedarpy.Entities:
-    owner = {} if caller.owner is None else {"owner": caller.owner}
-    agent = {"trust_domain": caller.trust_domain, **owner}
+    known = {"owner": caller.owner, "risk": caller.risk}
+    agent = {"trust_domain": caller.trust_domain, **{k: v for k, v in known.items() if v is not None}}
     pair = [
         _entity("TrustDomain", caller.trust_domain),
         _entity("Agent", caller.client_id, agent, ("TrustDomain", caller.trust_domain)),

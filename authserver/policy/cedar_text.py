@@ -19,6 +19,10 @@ from authserver.values import NotAValue
 NO_POLICY = "none"
 
 _PIECE = re.compile(r'//[^\n]*|"(?:\\.|[^"\\])*"|;|\s+|[^\s;"/]+|.', re.DOTALL)
+# What nests, in text that is no string and no comment.
+_OPENS, _CLOSES = "([{", ")]}"
+_OPERATOR = re.compile(r"&&|\|\||[+*.-]|\belse\b")
+_DEEPEST, _MOST_OPERATORS = 100, 1_000
 _ID = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
@@ -87,7 +91,10 @@ def read_policies(source: Source) -> tuple[Policy, ...]:
     policies, problems = list[Policy](), list[Problem]()
     for line, text in _statements(source.text):
         try:
+            _not_too_deep(text)
             policies.append(_policy(source, line, text))
+        except RecursionError:
+            problems.append(Problem(source.file, line, None, _TOO_DEEP))
         except ValueError as error:
             problems.append(Problem(source.file, line, None, str(error)))
     if problems:
@@ -111,6 +118,23 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
         yield begins, "".join(pieces)
 
 
+_TOO_DEEP = 'is too long or too deeply nested; a list takes a set: ["a", "b"].contains(context.merchant)'
+
+
+def _not_too_deep(text: str) -> None:
+    """Cedar follows what nests by its own stack, and a process whose stack is full is gone."""
+    depth = deepest = operators = 0
+    for piece in _PIECE.findall(text):
+        if piece.startswith(('"', "//")):
+            continue
+        operators += len(_OPERATOR.findall(piece))
+        for letter in piece:
+            depth += (letter in _OPENS) - (letter in _CLOSES)
+            deepest = max(deepest, depth)
+    if deepest > _DEEPEST or operators > _MOST_OPERATORS:
+        raise ValueError(_TOO_DEEP)
+
+
 def _policy(source: Source, line: int, text: str) -> Policy:
     parsed = json.loads(cedarpy.policies_to_json_str(text))
     if parsed["templates"]:
@@ -118,8 +142,16 @@ def _policy(source: Source, line: int, text: str) -> Policy:
     (body,) = parsed["staticPolicies"].values()
     said = body.get("annotations", {})
     _known_annotations(said, body["effect"])
+    uses = frozenset(_uses([condition["body"] for condition in body["conditions"]]))
+    name = _id(said)
+    try:
+        prepared({name: body})
+    except (
+        ValueError
+    ) as error:  # what Cedar reads as text, it does not as JSON where that nests over 127 levels
+        raise ValueError(_TOO_DEEP) from error
     return Policy(
-        id=_id(said),
+        id=name,
         effect=body["effect"],
         reason=said.get("reason"),
         approver=said.get("approval"),
@@ -128,7 +160,14 @@ def _policy(source: Source, line: int, text: str) -> Policy:
         text=text,
         body=body,
         actions=_actions(body["action"]),
-        uses=frozenset(_uses([condition["body"] for condition in body["conditions"]])),
+        uses=uses,
+    )
+
+
+def prepared(bodies: Mapping[str, Mapping[str, Any]]) -> cedarpy.PolicySet:
+    """Policies as Cedar holds them, under their own names, so that its answers and complaints name them."""
+    return cedarpy.PolicySet.from_json_str(
+        json.dumps({"templates": {}, "staticPolicies": bodies, "templateLinks": []})
     )
 
 

@@ -1,4 +1,4 @@
-"""What a person chooses on the consent page: less than was asked, never more (threats A119).
+"""What a person chooses: less than was asked or than stands, never more (threats A119).
 
 The choices come from a form that anybody could have changed, so each is held against what was asked.
 """
@@ -14,12 +14,14 @@ from authserver.policy.delegation_details import (
     ApprovalRule,
     DelegationDetails,
     Limits,
+    MerchantExclusions,
     Merchants,
     PeriodRule,
     parse_delegation,
 )
-from authserver.policy.reading import Vocabulary
-from authserver.values import Money, NotAValue
+from authserver.policy.leaving_out import countries_left_out, countries_of, datatypes_left, kinds_of
+from authserver.policy.reading import ANY, Vocabulary
+from authserver.values import CategoryRange, Money, NotAValue
 
 Preset = Literal["strict", "balanced", "trust"]
 PRESETS: tuple[Preset, ...] = ("strict", "balanced", "trust")
@@ -38,50 +40,67 @@ class NotChosen(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the form said; `None` where the page did not ask. Amounts and the end are as they were typed."""
+    """What the form said; `None` where the page did not ask. Amounts and the end are as they were typed.
+
+    The `without_...` are what is left out of the groups that were kept.
+    """
 
     actions: tuple[str, ...]
     locations: tuple[str, ...] | None
     categories: tuple[str, ...] | None
     countries: tuple[str, ...] | None
+    ids: tuple[str, ...] | None
     datatypes: tuple[str, ...] | None
+    without_categories: tuple[str, ...]
+    without_countries: tuple[str, ...]
+    without_datatypes: tuple[str, ...]
+    hand_on: bool
     per_action: str | None
     total: str | None
     count: str | None
     per_period: tuple[str, ...]
     expires: date | None
-    preset: Preset
 
 
 def chosen(
-    asked: DelegationDetails, choice: Choice, vocabulary: Vocabulary, now: datetime
+    asked: DelegationDetails, choice: Choice, preset: Preset, vocabulary: Vocabulary, now: datetime
 ) -> DelegationDetails:
     """What is granted: `asked`, narrowed by the choice, which asks the person when `preset` says.
 
     Raises `NotChosen` where the person must choose again, and `Refusal` where the form was tampered with.
     """
-    actions = _kept("actions", asked.actions, choice.actions)
-    limits, merchants = _limits(asked.limits, choice), _merchants(asked.merchants, choice)
-    locations = _any_kept("locations", asked.locations, choice.locations)
-    datatypes = _any_kept("datatypes", asked.datatypes, choice.datatypes)
+    narrower = narrowed(replace(asked, approval=None), choice, vocabulary, now)
+    if narrower.merchants is not None and lets_nobody_in(narrower.merchants):
+        narrower = replace(narrower, limits=None, merchants=None)  # nothing that is left moves money
+    approval = asking(narrower, asked.approval, preset, vocabulary.catalogue)
+    # Read again as if an agent had sent it: whatever was chosen, only what could have been asked for is granted.
+    return parse_delegation(replace(narrower, approval=approval).to_json(), vocabulary)
+
+
+def narrowed(
+    held: DelegationDetails, choice: Choice, vocabulary: Vocabulary, now: datetime
+) -> DelegationDetails:
+    """`held` without what the choice takes away; when the person is asked stays as it is. Raises as `chosen` does."""
+    actions = _kept("actions", held.actions, choice.actions)
+    limits, merchants = _limits(held.limits, choice), _merchants(held.merchants, choice, vocabulary)
+    locations = _any_kept("locations", held.locations, choice.locations)
+    datatypes = _datatypes(held.datatypes, choice, vocabulary)
     _enough(actions, locations, merchants, datatypes, vocabulary.catalogue)
-    if merchants is not None and not (merchants.categories and merchants.countries):
-        limits = merchants = None  # nothing that is left moves money
-    narrowed = replace(
-        asked,
+    return replace(
+        held,
         actions=actions,
         locations=locations or None,
         limits=limits,
         merchants=merchants,
         datatypes=datatypes or None,
-        approval=None,
-        expires=_end(asked.expires, choice.expires, now),
+        redelegation_depth=held.redelegation_depth if choice.hand_on else 0,
+        expires=_end(held.expires, choice.expires, now),
     )
-    narrowed = replace(
-        narrowed, approval=asking(narrowed, asked.approval, choice.preset, vocabulary.catalogue)
-    )
-    # Read again as if an agent had sent it: whatever was chosen, only what could have been asked for is granted.
-    return parse_delegation(narrowed.to_json(), vocabulary)
+
+
+def lets_nobody_in(merchants: Merchants) -> bool:
+    """Whether a person kept no merchant at all."""
+    return not (merchants.categories and merchants.countries) or merchants.ids == ()
 
 
 def _enough(
@@ -102,6 +121,8 @@ def _enough(
             raise NotChosen("merchants.categories", "empty")
         if not merchants.countries:
             raise NotChosen("merchants.countries", "empty")
+        if merchants.ids == ():
+            raise NotChosen("merchants.ids", "empty")
     if datatypes == () and any("datatypes" in entry.needs for entry in entries):
         raise NotChosen("datatypes", "empty")
 
@@ -212,15 +233,63 @@ def _lower_count(asked: int | None, typed: str | None) -> int | None:
     return int(typed)
 
 
-def _merchants(asked: Merchants | None, choice: Choice) -> Merchants | None:
-    if asked is None:
-        if choice.categories or choice.countries:
+def _merchants(held: Merchants | None, choice: Choice, vocabulary: Vocabulary) -> Merchants | None:
+    if held is None:
+        if choice.categories or choice.countries or choice.ids:
             raise _wider("merchants", "a merchant", None)
         return None
-    by_text = {entry.text: entry for entry in asked.categories}
-    categories = _kept("merchants.categories", tuple(by_text), choice.categories or ())
-    countries = _kept("merchants.countries", asked.countries, choice.countries or ())
-    return replace(asked, categories=tuple(by_text[text] for text in categories), countries=countries)
+    by_text = {entry.text: entry for entry in held.categories}
+    texts = _kept("merchants.categories", tuple(by_text), choice.categories or ())
+    countries = _kept("merchants.countries", held.countries, choice.countries or ())
+    out = countries_left_out(held.countries, countries, choice.without_countries, vocabulary)
+    countries = tuple(entry for entry in countries if entry not in out)
+    left = replace(
+        held,
+        categories=tuple(by_text[text] for text in texts),
+        countries=countries,
+        ids=_any_kept("merchants.ids", held.ids, choice.ids),
+    )
+    if not _countries_are_left(left, out, vocabulary):
+        left = replace(left, countries=())
+    if choice.without_categories and not _kinds_are_left(left, choice.without_categories):
+        left = replace(left, categories=())
+    return _excluding(left, choice.without_categories, out)
+
+
+def _kinds_are_left(left: Merchants, without: tuple[str, ...]) -> bool:
+    return any(kind not in without for entry in left.categories for kind in kinds_of(entry))
+
+
+def _excluding(left: Merchants, kinds: tuple[str, ...], countries: tuple[str, ...]) -> Merchants:
+    let_in = {kind for entry in left.categories for kind in kinds_of(entry)} if kinds else set[str]()
+    out = [CategoryRange.parse(kind) for kind in sorted(let_in.intersection(kinds))]
+    if not out and not countries:
+        return left
+    before = left.excluded or MerchantExclusions((), (), ())
+    new = (one for one in out if not any(one.overlaps(old) for old in before.categories))
+    return replace(
+        left,
+        excluded=MerchantExclusions(
+            (*before.categories, *new),
+            (*before.countries, *(code for code in countries if code not in before.countries)),
+            before.ids,
+        ),
+    )
+
+
+def _countries_are_left(left: Merchants, out: tuple[str, ...], vocabulary: Vocabulary) -> bool:
+    """Whether the person, who left some out, left any."""
+    let_in = {code for entry in left.countries for code in countries_of(entry, vocabulary)}
+    return not out or bool(let_in.difference(out)) or left.countries == ANY
+
+
+def _datatypes(
+    held: tuple[str, ...] | None, choice: Choice, vocabulary: Vocabulary
+) -> tuple[str, ...] | None:
+    kept = _any_kept("datatypes", held, choice.datatypes)
+    if held is None or not kept or kept == ANY:
+        return kept
+    return datatypes_left(held, kept, choice.without_datatypes, vocabulary.datatypes.contains)
 
 
 def _wider(member: str, said: object, allowed: object) -> Refusal:

@@ -11,19 +11,24 @@ from authserver.values import Datatypes
 
 # What costs a statement to know, so that it is asked for only where a policy uses it.
 OWNER = "owner"
+RISK = "risk"
+RISKS = ("low", "medium", "high")  # of an agent, as an operator thinks of it
 SINCE = "seconds_since"
 FIRST_PAYMENT = "first_payment"
 RECENT = ("payments_last_hour", "payments_last_day", "spent_last_hour", "spent_last_day")
-COSTLY = frozenset({OWNER, SINCE, FIRST_PAYMENT, *RECENT})
+COUNTED = frozenset({SINCE, *RECENT})  # what another request at the same moment would change
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The agent: its `client_id`, where its workload comes from, and who answers for it, where that was looked up."""
+    """The agent: its `client_id`, where its workload comes from, and where that was looked up, who answers for it and
+    how risky it is.
+    """
 
     client_id: str
     trust_domain: str
     owner: str | None = None
+    risk: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ def with_contained(asked: tuple[str, ...], datatypes: Datatypes) -> frozenset[st
     return frozenset(asked).union(*(datatypes.contains.get(name, frozenset()) for name in asked))
 
 
-_AGENT = {"trust_domain": "String", f"{OWNER}?": "String"}
+_AGENT = {"trust_domain": "String", f"{OWNER}?": "String", f"{RISK}?": "String"}
 _RESOURCE_SERVER = {"platform": "Bool"}
 _CONTEXT = {
     "user": "String",

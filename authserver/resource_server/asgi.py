@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from authserver.discovery import IssuerUnavailable
 from authserver.resource_server.action_token import Merchant
+from authserver.resource_server.answers import Answer
 from authserver.resource_server.guarding import (
-    Answer,
     AsyncResourceServer,
     Given,
     Incoming,
@@ -24,6 +24,7 @@ from authserver.resource_server.guarding import (
     path_of,
 )
 from authserver.resource_server.rejections import TokenRejected
+from authserver.resource_server.security_events import MOST_BYTES
 from authserver.values import Money
 
 Scope = MutableMapping[str, Any]
@@ -96,8 +97,19 @@ class Edge:
             await self._application(scope, receive, send)
         elif scope["path"] == self._metadata_path and scope["method"] == "GET":
             await _answer(self._server.metadata(), send)
+        elif scope["path"] == self._server.push.path and scope["method"] == "POST":
+            await _answer(await self._pushed(scope, receive), send)
         else:
             await self._guarded(scope, receive, send)
+
+    async def _pushed(self, scope: Scope, receive: Receive) -> Answer:
+        body, more = bytearray(), True
+        while more and len(body) <= MOST_BYTES:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        content_type, authorization = (_header(scope, name) for name in (b"content-type", b"authorization"))
+        return await self._server.events.answer_async(content_type, authorization, bytes(body))
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_nonce(message: Message) -> None:
@@ -111,6 +123,11 @@ class Edge:
             await self._application(scope, receive, send_with_nonce)
         except (TokenRejected, IssuerUnavailable) as error:
             await _answer(self._server.answer_to(error), send)
+
+
+def _header(scope: Scope, wanted: bytes) -> str | None:
+    values = [value.decode("latin-1") for name, value in scope["headers"] if name.lower() == wanted]
+    return values[0] if len(values) == 1 else None
 
 
 async def _answer(answer: Answer, send: Send) -> None:

@@ -12,11 +12,12 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, after_this_request, g, request
+from flask import Flask, Response, after_this_request, current_app, g, request
 
 from authserver.discovery import IssuerUnavailable
 from authserver.resource_server.action_token import ActionToken, Merchant
-from authserver.resource_server.guarding import Admission, Answer, Given, Redeem, ResourceServer, Rule
+from authserver.resource_server.answers import Answer
+from authserver.resource_server.guarding import Admission, Given, Redeem, ResourceServer, Rule
 from authserver.resource_server.rejections import TokenRejected
 from authserver.resource_server.settlement import Redemption
 from authserver.resource_server.wsgi import incoming
@@ -27,9 +28,14 @@ Result = TypeVar("Result")
 
 
 def protect(app: Flask, server: ResourceServer) -> "Protection":
-    """Publish the metadata of this resource server, and answer what is refused as the standards have it."""
+    """Publish the metadata of this resource server, and answer what is refused as the standards have it.
+
+    Where it has an `events_path`, events that are pushed there are taken.
+    """
     path = urlsplit(server.metadata_url).path
     app.add_url_rule(path, "oauth_protected_resource", lambda: _response(server.metadata()))
+    if server.push.path is not None:
+        app.add_url_rule(server.push.path, "security_events", lambda: _pushed(server), methods=["POST"])
     app.register_error_handler(TokenRejected, lambda error: _response(server.answer_to(error)))
     app.register_error_handler(IssuerUnavailable, lambda error: _response(server.answer_to(error)))
     return Protection(server)
@@ -60,10 +66,12 @@ class Protection:
         def decorate(handler: Callable[P, Result]) -> Callable[P, Result]:
             @wraps(handler)
             def guarded(*positional: P.args, **named: P.kwargs) -> Result:
+                # A coroutine is made a function here as Flask would; where that cannot be, no token is used up for it.
+                run: Callable[P, Result] = current_app.ensure_sync(handler)
                 g.admission = self.server.admit(incoming(request.environ), rule, named)
                 if self.token.jkt is not None:
                     after_this_request(self._with_nonce)
-                return handler(*positional, **named)
+                return run(*positional, **named)
 
             return guarded
 
@@ -87,6 +95,11 @@ class Protection:
     def _with_nonce(self, response: Response) -> Response:
         response.headers["DPoP-Nonce"] = self.server.verifier.next_nonce()
         return response
+
+
+def _pushed(server: ResourceServer) -> Response:
+    content_type, authorization = request.headers.get("Content-Type"), request.headers.get("Authorization")
+    return _response(server.events.answer(content_type, authorization, request.get_data(cache=False)))
 
 
 def _response(answer: Answer) -> Response:

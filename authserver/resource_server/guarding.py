@@ -5,7 +5,7 @@ The frameworks' own modules (`flask`, `fastapi`, `wsgi`, `asgi`) only carry requ
 
 import inspect
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, TypeAlias, TypeVar, cast
 from urllib.parse import quote, urlsplit
@@ -16,10 +16,14 @@ from authserver import strict_json
 from authserver.clock import Clock
 from authserver.discovery import IssuerUnavailable
 from authserver.resource_server.action_token import ActionToken, Merchant
+from authserver.resource_server.answers import Answer
+from authserver.resource_server.credentials import Credentials, credentials_of
+from authserver.resource_server.listening import PUSH, Listener, Transmitter
 from authserver.resource_server.metadata import metadata_document, metadata_url
 from authserver.resource_server.presented import Presented
 from authserver.resource_server.rejections import InvalidToken, NotAllowed, TokenMissing, TokenRejected
 from authserver.resource_server.requirement import Requirement
+from authserver.resource_server.security_events import EventReceiver
 from authserver.resource_server.settlement import AsyncSettlement, Redemption, Settlement, SettlementRefused
 from authserver.resource_server.verifier import Verifier
 from authserver.values import Money
@@ -56,15 +60,6 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer in place of the handler's; `body` is JSON."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Rule:
     """What one handler is about to do; `Requirement` with values, or with functions of the handler's arguments.
 
@@ -91,6 +86,12 @@ class Rule:
             tuple(self.datatypes),
         )
         return said.details(audience)
+
+    @property
+    def scope(self) -> str | None:
+        """See `Requirement.scope`."""
+        more = (*self._given(), self.datatypes or None)
+        return self.action if all(value is None for value in more) else None
 
     def requirement(self, arguments: Mapping[str, object]) -> Requirement:
         """What is about to happen with these arguments."""
@@ -131,13 +132,61 @@ def _parameters(function: Callable[..., object]) -> tuple[str, ...]:
     return tuple(inspect.signature(function).parameters)
 
 
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Where this application takes events that are pushed, if it does, and with which `Authorization` header."""
+
+    path: str | None = None
+    authorization: str | None = field(default=None, repr=False)
+
+
 class _Guarded:
     """What both kinds of resource server share."""
 
-    def __init__(self, verifier: Verifier, base_url: str | None, name: str | None) -> None:
-        self.verifier, self.name = verifier, name
+    def __init__(
+        self,
+        verifier: Verifier,
+        base_url: str | None,
+        name: str | None,
+        scopes: Collection[str],
+        known: Credentials | None,
+        push: Push,
+    ) -> None:
+        self.verifier, self.name, self.scopes = verifier, name, tuple(scopes)
         parts = urlsplit(verifier.audience)
         self._base_url = (base_url or f"{parts.scheme}://{parts.netloc}").rstrip("/")
+        self._known, self.push = known, push
+        self.events = EventReceiver(verifier, push.authorization)
+
+    def listen(self, name: str = "1") -> Listener:
+        """Hear what ends as soon as it does, in a thread of its own that asks the server and waits there.
+
+        `name` is this process's, where several serve one identifier: each hears for itself.
+        Raises `RuleIncomplete` without credentials.
+        """
+        listener = Listener(self.verifier, self._transmitter(), name)
+        listener.start()
+        return listener
+
+    def subscribe(self) -> None:
+        """Have the server push what ends to `events_path` of this application, which must be one process.
+
+        Once, when it is up; again, it changes nothing. Raises `IssuerUnavailable`, and `RuleIncomplete`.
+        """
+        if self.push.path is None:
+            raise RuleIncomplete("takes events_path=…, where events are pushed to")
+        delivery = {"method": PUSH, "endpoint_url": f"{self._base_url}{self.push.path}"}
+        if self.push.authorization is not None:
+            delivery["authorization_header"] = self.push.authorization
+        self._transmitter().stream("kit: push", delivery)
+
+    def _transmitter(self) -> Transmitter:
+        if self._known is None:
+            raise RuleIncomplete(
+                "takes client_id and client_secret, or other credentials, to ask for events with"
+            )
+        # A client of its own: a poll waits, and no redemption should wait with it.
+        return Transmitter(self.verifier.issuer.identifier, self._known, http=httpx.Client())
 
     @property
     def metadata_url(self) -> str:
@@ -146,7 +195,8 @@ class _Guarded:
 
     def metadata(self) -> Answer:
         """The metadata document, which anyone may have."""
-        document = metadata_document(self.verifier.issuer.identifier, self.verifier.audience, self.name)
+        verifier = self.verifier
+        document = metadata_document(verifier.issuer.identifier, verifier.audience, self.name, self.scopes)
         return _answer(200, {"Cache-Control": "public, max-age=300"}, document)
 
     def answer_to(self, error: TokenRejected | IssuerUnavailable) -> Answer:
@@ -162,7 +212,7 @@ class _Guarded:
         try:
             return Presented.parse(incoming.authorization, incoming.proofs, method=incoming.method, url=url)
         except TokenMissing as missing:
-            missing.wanting(rule.told_to_strangers(self.verifier.audience))
+            missing.wanting(rule.told_to_strangers(self.verifier.audience), rule.scope)
             raise
 
     def _redeems(self, token: ActionToken, requirement: Requirement, redeem: Redeem, able: bool) -> bool:
@@ -186,24 +236,31 @@ class ResourceServer(_Guarded):
         self,
         issuer: str,
         identifier: str,
-        client_id: str | None = None,
+        client_id: str | Credentials | None = None,
         client_secret: str | None = None,
         *,
         verifier: Verifier | None = None,
         name: str | None = None,
         base_url: str | None = None,
+        scopes: Collection[str] = (),
         clock: Clock | None = None,
         http: httpx.Client | None = None,
+        events_path: str | None = None,
+        events_authorization: str | None = None,
     ) -> None:
-        """`client_id` and `client_secret` are what was printed; without them, no token can be redeemed.
+        """`client_id` and `client_secret` are what was printed; or `PrivateKey(…)` or `AsWorkload(…)` stands in place
+        of both. Without them, no token can be redeemed.
 
         `verifier` is one with stricter settings than the usual. `name` is what people call this resource server.
         `base_url` is the address of the application's `/` as agents know it, where that is not the identifier's host.
+        `scopes` are actions for the metadata: those that an agent needs to begin with (RFC 9728 `scopes_supported`).
+        `events_path` is where it takes Security Event Tokens, with that `events_authorization` as their header.
         Raises `ValueError` where `issuer` is no https URL (http for loopback only).
         """
-        super().__init__(verifier or Verifier(issuer, identifier, clock=clock, http=http), base_url, name)
-        known = _credentials(client_id, client_secret)
-        self.settlement = Settlement(issuer, *known, http=http) if known else None
+        known, push = _credentials(client_id, client_secret), Push(events_path, events_authorization)
+        verifier = verifier or Verifier(issuer, identifier, clock=clock, http=http)
+        super().__init__(verifier, base_url, name, scopes, known, push)
+        self.settlement = Settlement(issuer, known, http=http) if known else None
 
     def admit(self, incoming: Incoming, rule: Rule, arguments: Mapping[str, object]) -> Admission:
         """Let a request through to its handler, and use its token up where it is for one use.
@@ -231,19 +288,23 @@ class AsyncResourceServer(_Guarded):
         self,
         issuer: str,
         identifier: str,
-        client_id: str | None = None,
+        client_id: str | Credentials | None = None,
         client_secret: str | None = None,
         *,
         verifier: Verifier | None = None,
         name: str | None = None,
         base_url: str | None = None,
+        scopes: Collection[str] = (),
         clock: Clock | None = None,
         http: httpx.AsyncClient | None = None,
+        events_path: str | None = None,
+        events_authorization: str | None = None,
     ) -> None:
         """See `ResourceServer`; `http` is for redemptions."""
-        super().__init__(verifier or Verifier(issuer, identifier, clock=clock), base_url, name)
-        known = _credentials(client_id, client_secret)
-        self.settlement = AsyncSettlement(issuer, *known, http=http) if known else None
+        known, push = _credentials(client_id, client_secret), Push(events_path, events_authorization)
+        verifier = verifier or Verifier(issuer, identifier, clock=clock)
+        super().__init__(verifier, base_url, name, scopes, known, push)
+        self.settlement = AsyncSettlement(issuer, known, http=http) if known else None
 
     async def admit(self, incoming: Incoming, rule: Rule, arguments: Mapping[str, object]) -> Admission:
         """See `ResourceServer.admit`."""
@@ -268,14 +329,15 @@ def path_of(decoded: str) -> str:
     return quote(decoded, safe=_PATH_CHARACTERS)
 
 
-def _credentials(client_id: str | None, client_secret: str | None) -> tuple[str, str] | None:
-    return None if client_id is None or client_secret is None else (client_id, client_secret)
+def _credentials(client_id: str | Credentials | None, client_secret: str | None) -> Credentials | None:
+    return None if client_id is None else credentials_of(client_id, client_secret)
 
 
 def _not_redeemed(refused: SettlementRefused, token: ActionToken, requirement: Requirement) -> TokenRejected:
     rejected: TokenRejected
     if refused.violations:
-        rejected = NotAllowed(refused.violations).wanting(requirement.details(token.audience))
+        rejected = NotAllowed(refused.violations)
+        rejected.wanting(requirement.details(token.audience), requirement.scope)
     else:
         rejected = InvalidToken(f"settlement.{refused.error}", refused.detail)
     return rejected.presented_by(token.scheme)

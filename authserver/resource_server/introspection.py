@@ -9,29 +9,30 @@ from authserver.clock import Clock, SystemClock
 from authserver.discovery import Issuer, IssuerUnavailable, json_object
 from authserver.jose import TokenRefused
 from authserver.resource_server.action_token import ActionToken, read_action_token
-from authserver.resource_server.credentials import client_secret_basic
+from authserver.resource_server.credentials import Credentials, credentials_of, header_of, parameters_of
 from authserver.resource_server.rejections import ProofRequired
 
 
 class Introspection:
-    """Asks `issuer` as the resource server `client_id`, whose identifier is `audience`, with `client_secret_basic`."""
+    """Asks `issuer` as the resource server `client_id`, whose identifier is `audience`."""
 
     def __init__(
         self,
         issuer: str,
         audience: str,
-        client_id: str,
-        client_secret: str,
+        client_id: str | Credentials,
+        client_secret: str | None = None,
         *,
         clock: Clock | None = None,
         http: httpx.Client | None = None,
     ) -> None:
-        """`client_id` and `client_secret` are the `id` and the secret that `resource-servers create` printed.
+        """`client_id` and `client_secret` are the `id` and the secret that `resource-servers create` printed; or
+        `PrivateKey(…)` or `AsWorkload(…)` stands in place of both.
 
         Raises `ValueError` where `issuer` is no https URL (http for loopback only).
         """
         self._issuer, self._audience = Issuer(issuer, http), audience
-        self._credentials = client_secret_basic(client_id, client_secret)
+        self._credentials = credentials_of(client_id, client_secret)
         self._clock = clock or SystemClock()
 
     def introspect(self, unverified_token: str | ActionToken) -> ActionToken | None:
@@ -69,8 +70,9 @@ class Introspection:
 
     def _ask(self, unverified_token: str) -> dict[str, object]:
         url = self._issuer.metadata().introspection_endpoint
+        form = {"token": unverified_token, **parameters_of(self._credentials, self._issuer.identifier)}
         try:
-            answer = self._issuer.http.post(url, data={"token": unverified_token}, auth=self._credentials)
+            answer = self._issuer.http.post(url, data=form, auth=header_of(self._credentials))
         except httpx.HTTPError as error:
             raise IssuerUnavailable(f"{url} cannot be reached: {type(error).__name__}") from error
         if answer.status_code != 200:

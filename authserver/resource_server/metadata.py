@@ -1,5 +1,6 @@
 """What a resource server says of itself (RFC 9728), so that agents find the server that its tokens come from."""
 
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from authserver import dpop
@@ -11,8 +12,13 @@ def metadata_url(identifier: str) -> str:
     return f"{parts.scheme}://{parts.netloc}/.well-known/oauth-protected-resource{parts.path.rstrip('/')}"
 
 
-def metadata_document(issuer: str, identifier: str, name: str | None = None) -> dict[str, object]:
-    """The metadata (§2): one authorization server, tokens in the header alone, DPoP where a token is bound."""
+def metadata_document(
+    issuer: str, identifier: str, name: str | None = None, scopes: Sequence[str] = ()
+) -> dict[str, object]:
+    """The metadata (§2): one authorization server, tokens in the header alone, DPoP where a token is bound.
+
+    `scopes` are the actions that an agent needs to begin with; what more it needs, a challenge names.
+    """
     document: dict[str, object] = {
         "resource": identifier,
         "authorization_servers": [issuer],
@@ -20,4 +26,5 @@ def metadata_document(issuer: str, identifier: str, name: str | None = None) -> 
         "authorization_details_types_supported": ["agent_action"],
         "dpop_signing_alg_values_supported": list(dpop.ALGORITHMS),
     }
-    return document | ({} if name is None else {"resource_name": name})
+    said = {"resource_name": name, "scopes_supported": list(scopes) or None}
+    return document | {member: value for member, value in said.items() if value is not None}

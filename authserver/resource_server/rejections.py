@@ -19,6 +19,7 @@ class TokenRejected(Exception):
 
     `reason` is a short code of ours for logs, `description` is for the caller; neither is ever text of the token.
     `wanted` is the `agent_action` that would do, where that may be told: what the agent asks its server for next.
+    `scope` is its action, where nothing but that is needed, so that it may be asked for as a scope.
     """
 
     status: ClassVar[int] = 401
@@ -30,6 +31,7 @@ class TokenRejected(Exception):
         self.reason = reason
         self.description = description or _IN_WORDS.get(reason, "the token is not acceptable")
         self.wanted: Mapping[str, object] | None = None
+        self.scope: str | None = None
         self.nonce: str | None = None
 
     def presented_by(self, scheme: str) -> Self:
@@ -37,9 +39,9 @@ class TokenRejected(Exception):
         self.schemes = (scheme,)
         return self
 
-    def wanting(self, wanted: Mapping[str, object]) -> Self:
+    def wanting(self, wanted: Mapping[str, object], scope: str | None = None) -> Self:
         """The same, with what would do."""
-        self.wanted = wanted
+        self.wanted, self.scope = wanted, scope
         return self
 
     @property
@@ -51,6 +53,7 @@ class TokenRejected(Exception):
         """The value of `WWW-Authenticate`; `resource_metadata` is the URL of the metadata document (RFC 9728 §5.1)."""
         said = [
             *self._said(),
+            ("scope", self.scope),
             ("resource_metadata", resource_metadata),
             ("authorization_details", self._wanted()),
         ]

@@ -32,7 +32,14 @@ class Requirement:
         """Go on only if the token is for just this. Raises `NotAllowed` with every difference and what would do."""
         violations = tuple(self._differences(token))
         if violations:
-            raise NotAllowed(violations).wanting(self.details(token.audience)).presented_by(token.scheme)
+            refused = NotAllowed(violations).wanting(self.details(token.audience), self.scope)
+            raise refused.presented_by(token.scheme)
+
+    @property
+    def scope(self) -> str | None:
+        """The action as a scope, where it is all that is compared (RFC 6750 §3, MCP's step-up)."""
+        more = (self.amount, self.merchant, self.reference, self.datatypes or None)
+        return self.action if all(value is None for value in more) else None
 
     def details(self, audience: str) -> dict[str, object]:
         """The `agent_action` of a token that would do (contract §4)."""

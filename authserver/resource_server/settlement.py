@@ -1,6 +1,7 @@
 """Using a token, once, and what becomes of the money then (contract §7): redeem, capture, void, refund."""
 
 import asyncio
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -19,12 +20,17 @@ from authserver.discovery import (
 )
 from authserver.errors import Violation
 from authserver.resource_server.action_token import ActionToken, Merchant, money_of
-from authserver.resource_server.credentials import client_secret_basic
+from authserver.resource_server.credentials import (
+    Credentials,
+    credentials_of,
+    header_of,
+    parameters_of,
+    parameters_of_async,
+)
 from authserver.values import Money
 
 _DONE = frozenset({200, 201})
 _REFUSED = frozenset({400, 404, 409, 422})
-_PROBLEM = "urn:authserver:problem:"
 _LONGEST_PAUSE_SECONDS = 2.0
 
 
@@ -76,7 +82,7 @@ class _Step:
 
 
 class Settlement:
-    """Settles at `issuer` as the resource server `client_id`, with `client_secret_basic`. Threads may share it.
+    """Settles at `issuer` as the resource server `client_id`. Threads may share it.
 
     Each step is asked once more, under the same Idempotency-Key, where no answer came or the server was too busy. Each
     call has a key of its own, so the second use of a token is refused.
@@ -88,14 +94,20 @@ class Settlement:
     """
 
     def __init__(
-        self, issuer: str, client_id: str, client_secret: str, *, http: httpx.Client | None = None
+        self,
+        issuer: str,
+        client_id: str | Credentials,
+        client_secret: str | None = None,
+        *,
+        http: httpx.Client | None = None,
     ) -> None:
-        """`client_id` and `client_secret` are the `id` and the secret that `resource-servers create` printed.
+        """`client_id` and `client_secret` are the `id` and the secret that `resource-servers create` printed; or
+        `PrivateKey(…)` or `AsWorkload(…)` stands in place of both.
 
         Raises `ValueError` where `issuer` is no https URL (http for loopback only).
         """
         self._issuer = Issuer(issuer, http)
-        self._credentials = client_secret_basic(client_id, client_secret)
+        self._credentials = credentials_of(client_id, client_secret)
 
     def redeem(
         self,
@@ -130,6 +142,20 @@ class Settlement:
         """Give back what was captured, or some of it. The state is `refunded` once nothing of it is left."""
         return self._settle(_later(redemption_id, "refund", amount, idempotency_key))
 
+    def complete_task(self, token: ActionToken) -> int:
+        """The job that this token is of is done here: what is still live of it at this resource server ends, and is
+        given back. How many tokens that were; it may be said again. What the agent is at elsewhere goes on.
+
+        Raises `ValueError` for a token that is of no task, `SettlementRefused`, `IssuerUnavailable`.
+        """
+        url = _task_url(self._issuer, token)
+        form = {"token": token.text, **parameters_of(self._credentials, self._issuer.identifier)}
+        try:
+            answer = self._issuer.http.post(url, data=form, auth=header_of(self._credentials))
+        except httpx.HTTPError as error:
+            raise _unreachable(url, error) from error
+        return _ended_tokens(answer, url)
+
     def _settle(self, step: _Step) -> Redemption:
         url = _url(self._issuer, step)
         return _read(self._answer(url, step), url)
@@ -148,19 +174,25 @@ class Settlement:
             raise _unreachable(url, error) from error
 
     def _ask(self, url: str, step: _Step) -> httpx.Response:
+        body = {**step.body, **parameters_of(self._credentials, self._issuer.identifier)}
         headers = {"Idempotency-Key": step.key}
-        return self._issuer.http.post(url, json=step.body, headers=headers, auth=self._credentials)
+        return self._issuer.http.post(url, json=body, headers=headers, auth=header_of(self._credentials))
 
 
 class AsyncSettlement:
     """`Settlement` for an event loop: the same steps, the same answers."""
 
     def __init__(
-        self, issuer: str, client_id: str, client_secret: str, *, http: httpx.AsyncClient | None = None
+        self,
+        issuer: str,
+        client_id: str | Credentials,
+        client_secret: str | None = None,
+        *,
+        http: httpx.AsyncClient | None = None,
     ) -> None:
         """See `Settlement`; `http` belongs to one event loop."""
         self._issuer = Issuer(issuer)
-        self._credentials = client_secret_basic(client_id, client_secret)
+        self._credentials = credentials_of(client_id, client_secret)
         self._http = http or httpx.AsyncClient(timeout=TIMEOUT_SECONDS)
 
     async def redeem(
@@ -191,6 +223,18 @@ class AsyncSettlement:
         """See `Settlement.refund`."""
         return await self._settle(_later(redemption_id, "refund", amount, idempotency_key))
 
+    async def complete_task(self, token: ActionToken) -> int:
+        """See `Settlement.complete_task`."""
+        url = await asyncio.to_thread(_task_url, self._issuer, token)
+        said = await parameters_of_async(self._credentials, self._issuer.identifier)
+        try:
+            answer = await self._http.post(
+                url, data={"token": token.text, **said}, auth=header_of(self._credentials)
+            )
+        except httpx.HTTPError as error:
+            raise _unreachable(url, error) from error
+        return _ended_tokens(answer, url)
+
     async def aclose(self) -> None:
         """End the connections to the server."""
         await self._http.aclose()
@@ -213,8 +257,9 @@ class AsyncSettlement:
             raise _unreachable(url, error) from error
 
     async def _ask(self, url: str, step: _Step) -> httpx.Response:
+        body = {**step.body, **await parameters_of_async(self._credentials, self._issuer.identifier)}
         headers = {"Idempotency-Key": step.key}
-        return await self._http.post(url, json=step.body, headers=headers, auth=self._credentials)
+        return await self._http.post(url, json=body, headers=headers, auth=header_of(self._credentials))
 
 
 def _redeem(
@@ -248,6 +293,28 @@ def _url(issuer: Issuer, step: _Step) -> str:
     if endpoint is None:
         raise IssuerUnavailable(f"{issuer.identifier} names no redemption_endpoint")
     return f"{endpoint.rpartition('/')[0]}/{step.path}" if step.path else endpoint
+
+
+def _task_url(issuer: Issuer, token: ActionToken) -> str:
+    if token.task_id is None:
+        raise ValueError("takes a token that is of a task")
+    template = issuer.metadata().task_completion
+    if template is None:
+        raise IssuerUnavailable(f"{issuer.identifier} has no end of tasks")
+    return template.replace("{task_id}", quote(token.task_id, safe=""))
+
+
+def _ended_tokens(answer: httpx.Response, url: str) -> int:
+    """What came of it: OAuth's own errors, since this is no settlement endpoint."""
+    if answer.status_code not in (200, 404):
+        raise IssuerUnavailable(f"{url} answered {answer.status_code}")
+    said = json_object(answer.content, url)
+    if answer.status_code == 404:
+        raise SettlementRefused(404, "not_found", "the token is not this resource server's to use")
+    tokens = said.get("tokens")
+    if type(tokens) is not int:
+        raise IssuerUnavailable(f"{url} answered 200 in no known form")
+    return tokens
 
 
 def _read(answer: httpx.Response, url: str) -> Redemption:
@@ -284,7 +351,8 @@ def _redemption(said: Mapping[str, object]) -> Redemption:
 def _refused(said: Mapping[str, object], status: int) -> SettlementRefused:
     return SettlementRefused(
         status,
-        text_in(said, "type").removeprefix(_PROBLEM),
+        # The type is the address of the page about the error; earlier servers said urn:authserver:problem:ERROR.
+        re.split("[/:]", text_in(said, "type"))[-1],
         text_in(said, "detail"),
         violations_in(said),
         voided=said.get("voided") is True,

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import threading
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Never
@@ -13,6 +14,7 @@ from authserver.clock import Clock, SystemClock
 from authserver.discovery import DatatypeTree, Issuer, IssuerUnavailable
 from authserver.errors import Refusal
 from authserver.resource_server.action_token import ActionToken, read_action_token
+from authserver.resource_server.endings import Endings
 from authserver.resource_server.keys import IssuerKeys
 from authserver.resource_server.presented import Presented
 from authserver.resource_server.refreshing import Refresher
@@ -29,6 +31,8 @@ _TYPE = "at+jwt"  # RFC 9068 §2.1
 _ALGORITHMS = ("ES256",)
 _NONCE_LIFETIME = timedelta(minutes=5)
 _EVERY_SECONDS = 0.75  # a revocation is known here within a second
+# Where events tell of it sooner; should one be lost, this is how long it takes.
+_WITH_EVENTS = timedelta(seconds=5)
 
 
 class Verifier:
@@ -70,6 +74,9 @@ class Verifier:
         self._proofs_wait = proofs is not None
         self._verified: jose.VerifiedTokens[ActionToken] = jose.VerifiedTokens()
         self._refresher = Refresher(self, _EVERY_SECONDS)
+        self._refreshed_at: datetime | None = None
+        self.endings = Endings()
+        self.hears_events = False  # whether what ends is told here as soon as it does (`listening.Listener`)
 
     def verify(self, unverified_token: str) -> ActionToken:
         """What a bearer token allows.
@@ -109,7 +116,22 @@ class Verifier:
         """Fetch keys and lists that will soon be old; the verifier's own thread calls it."""
         now = self._clock.now()
         self._keys.refresh(now)
+        if self.hears_events and self._refreshed_at and abs(now - self._refreshed_at) < _WITH_EVENTS:
+            return True
+        self._refreshed_at = now
         return self._status.refresh(now)
+
+    def refresh_soon(self) -> None:
+        """Fetch all lists that are in use now, and let nobody wait for it: something ended that they know of."""
+        threading.Thread(target=self._status.refresh, args=(self.now(),), daemon=True).start()
+
+    def now(self) -> datetime:
+        """What time it is, for this verifier."""
+        return self._clock.now()
+
+    def keys_for(self, kid: str | None) -> tuple[jose.VerificationKey, ...]:
+        """The issuer's keys, fetched anew where `kid` is not among them. Raises `IssuerUnavailable`."""
+        return self._keys.current(self.now(), kid)
 
     def _check(self, presented: Presented, *, may_wait: bool) -> ActionToken:
         now = self._clock.now()
@@ -117,6 +139,7 @@ class Verifier:
             token = self._known(presented.token, now, may_wait) or self._read(presented.token, now, may_wait)
             if token.scheme != presented.scheme:
                 _wrong_scheme(token)
+            self.endings.check(token)
             self._status.check(token.status, now, fails_closed=self.fails_closed(token), may_wait=may_wait)
         except jose.TokenRefused as refused:
             raise InvalidToken(refused.reason).presented_by(presented.scheme) from refused

@@ -15,8 +15,10 @@ from urllib.parse import urlsplit
 
 from authserver.discovery import IssuerUnavailable
 from authserver.resource_server.action_token import Merchant
-from authserver.resource_server.guarding import Answer, Given, Incoming, Redeem, ResourceServer, Rule, path_of
+from authserver.resource_server.answers import Answer
+from authserver.resource_server.guarding import Given, Incoming, Redeem, ResourceServer, Rule, path_of
 from authserver.resource_server.rejections import TokenRejected
+from authserver.resource_server.security_events import MOST_BYTES
 from authserver.values import Money
 
 Environ = dict[str, Any]
@@ -85,12 +87,25 @@ class Protection:
         def at_the_edge(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
             if environ.get("PATH_INFO") == self._metadata_path and environ["REQUEST_METHOD"] == "GET":
                 return _send(self.server.metadata(), start_response)
+            if self._is_push(environ):
+                return _send(self._pushed(environ), start_response)
             try:
                 return application(environ, start_response)
             except (TokenRejected, IssuerUnavailable) as error:
                 return _send(self.server.answer_to(error), start_response)
 
         return at_the_edge
+
+    def _is_push(self, environ: Environ) -> bool:
+        return environ["REQUEST_METHOD"] == "POST" and environ.get("PATH_INFO") == self.server.push.path
+
+    def _pushed(self, environ: Environ) -> Answer:
+        length = environ.get("CONTENT_LENGTH") or "0"
+        # One byte more than is taken, so that what is too long is seen to be.
+        most = min(int(length), MOST_BYTES + 1) if length.isdigit() else 0
+        return self.server.events.answer(
+            environ.get("CONTENT_TYPE"), environ.get("HTTP_AUTHORIZATION"), environ["wsgi.input"].read(most)
+        )
 
 
 def _with_nonce(start_response: StartResponse, nonce: str) -> StartResponse:

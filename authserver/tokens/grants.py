@@ -25,9 +25,13 @@ class GrantClaims:
     issued_at: datetime
     expires_at: datetime
     authorization_details: dict[str, object]
+    authenticated_at: datetime | None = None  # of the user, at the consent; with `acr` where it is known
+    acr: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """The claim set."""
+        at = self.authenticated_at
+        signed_in = {"auth_time": at and int(at.timestamp()), "acr": self.acr}
         return {
             "iss": self.issuer,
             "aud": self.issuer,
@@ -38,6 +42,7 @@ class GrantClaims:
             "iat": int(self.issued_at.timestamp()),
             "exp": int(self.expires_at.timestamp()),
             "authorization_details": [self.authorization_details],
+            **{name: value for name, value in signed_in.items() if value is not None},
         }
 
 

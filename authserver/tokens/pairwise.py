@@ -24,6 +24,10 @@ class PairwiseNames:
         """The `grant_id` by which a resource server knows the delegation."""
         return self._name("grant", delegation_id, party)
 
+    def cause(self, event_id: int, party: str) -> str:
+        """The `txn` by which a resource server knows what several events follow from (SSF §4.1.9)."""
+        return self._keyed("txn", str(event_id), party)
+
     def _keyed(self, purpose: str, subject: str, party: str) -> str:
         message = "\x00".join((purpose, subject, party)).encode()
         return urlsafe_b64encode(hmac.digest(self._secret, message, hashlib.sha256)[:18]).decode()

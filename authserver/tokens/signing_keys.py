@@ -23,6 +23,12 @@ _TABLE = table_of(SigningKey)
 State = Literal["pending", "active", "retired", "removed"]
 # How old a process's view of the keys may be; far below the shortest useful `publish_ahead`.
 _VIEW_SECONDS = 2.0
+# No machine's clock is as far behind as that.
+_ANY_CLOCK = timedelta(days=1)
+
+
+class UnknownKey(Exception):
+    """There is no such key, or it is gone already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +110,13 @@ class SigningKeys:
             self._read_at = time.monotonic()
 
     def _unsealed(self, row: Row[tuple[object, ...]]) -> jose.SigningKey:
-        pem = self._seal.open(row.encrypted_private_key, f"signing-key:{row.kid}")
+        pem = self._seal.open(row.encrypted_private_key, purpose_of(row.kid))
         return jose.SigningKey(row.kid, ECKey.import_key(pem))
+
+
+def purpose_of(kid: str) -> str:
+    """What the private key is sealed for."""
+    return f"signing-key:{kid}"
 
 
 def list_keys(connection: Connection) -> tuple[KeyRecord, ...]:
@@ -132,7 +143,7 @@ def ensure_key(connection: Connection, seal: Seal, now: datetime) -> None:
     """Make the first key, which signs at once, where there is none yet."""
     if not has_keys(connection):
         # Long ago, so that it signs at once on a machine whose clock is behind, too (F07).
-        _make_key(connection, seal, now, activates_at=now - timedelta(days=1))
+        _make_key(connection, seal, now, activates_at=now - _ANY_CLOCK)
 
 
 def rotate(
@@ -151,6 +162,23 @@ def rotate(
     return _make_key(connection, seal, now, activates_at=switch)
 
 
+def revoke(connection: Connection, seal: Seal, kid: str, now: datetime) -> KeyRecord | None:
+    """Take a key back at once: nothing that it signed is good any more, wherever keys are looked up.
+
+    Where no key is left that signs, a new one is made that does; answers with it. Raises `UnknownKey`, also of a key
+    that is gone already.
+    """
+    # Before now, for a machine whose clock is behind, too (F07).
+    then = now - _ANY_CLOCK
+    stands = (_TABLE.c.kid == kid) & (_TABLE.c.removed_at.is_(None) | (_TABLE.c.removed_at > now))
+    over = {"activates_at": then, "retires_at": then, "removed_at": then}
+    if connection.execute(update(_TABLE).where(stands).values(over)).rowcount != 1:
+        raise UnknownKey
+    if any(key.state(now) == "active" for key in list_keys(connection)):
+        return None
+    return _make_key(connection, seal, now, activates_at=then)
+
+
 def _make_key(connection: Connection, seal: Seal, now: datetime, activates_at: datetime) -> KeyRecord:
     key = ECKey.generate_key("P-256", private=True)
     public = {name: str(value) for name, value in key.as_dict(private=False).items()}
@@ -159,7 +187,7 @@ def _make_key(connection: Connection, seal: Seal, now: datetime, activates_at: d
     row = {
         "kid": kid,
         "public_jwk": json.dumps(public_jwk),
-        "encrypted_private_key": seal.close(key.as_pem(private=True), f"signing-key:{kid}"),
+        "encrypted_private_key": seal.close(key.as_pem(private=True), purpose_of(kid)),
         "created_at": now,
         "activates_at": activates_at,
     }

@@ -228,7 +228,9 @@ def main() -> None:
     parser.add_argument("--id", required=True, help="the id that `resource-servers create` printed")
     said = parser.parse_args()
     identifier, secret = f"http://127.0.0.1:{said.port}{PATH}", os.environ["BOOKS_SECRET"]
-    kit = AsyncResourceServer(said.issuer, identifier, said.id, secret, name="Example Books")
+    kit = AsyncResourceServer(
+        said.issuer, identifier, said.id, secret, name="Example Books", scopes=[SEARCH.action]
+    )
     uvicorn.run(create_server(kit), host="127.0.0.1", port=said.port, log_level="warning")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -37,13 +38,13 @@ def says(body: bytes, status: str = "200 OK", **headers: str) -> Answer:
 
 
 @contextmanager
-def key_server(host: str = "127.0.0.1") -> Iterator[KeyServer]:
-    """Run one that has no keys yet."""
+def key_server(host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[KeyServer]:
+    """Run one that has no keys yet; by https where there is a context for it."""
     listener = socket.create_server((host, 0))
     running = KeyServer(listener.getsockname()[1], says(b'{"keys": []}'))
 
     def handle(connection: socket.socket) -> None:
-        with suppress(OSError), connection:
+        with suppress(OSError), _over(tls, connection) as connection:
             running.requests.append(connection.recv(65_536).decode("latin-1"))
             running.answer(connection)
 
@@ -62,6 +63,10 @@ def key_server(host: str = "127.0.0.1") -> Iterator[KeyServer]:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         thread.join(5)
+
+
+def _over(tls: ssl.SSLContext | None, connection: socket.socket) -> socket.socket:
+    return connection if tls is None else tls.wrap_socket(connection, server_side=True)
 
 
 @dataclass

@@ -153,6 +153,13 @@ PLACES = {
     "a query": ("https://shop.example/api?x", "https://shop.example/api", False),
     "climbing": ("https://shop.example/api", "https://shop.example/api/../other", False),
     "climbing in code": ("https://shop.example/api", "https://shop.example/api/%2e%2E/other", False),
+    "climbing in code of code": (
+        "https://shop.example/api",
+        "https://shop.example/api/%252e%252e/other",
+        False,
+    ),
+    "climbing backwards": ("https://shop.example/api", "https://shop.example/api/..%5Cother", False),
+    "dots in a name": ("https://shop.example/api", "https://shop.example/api/a..b", True),
 }
 
 

@@ -408,6 +408,8 @@ def test_A85_an_ended_session_answers_nothing(one: tuple[World, str]) -> None:
         visit.client.cookies.update(kept)
         answer = visit.post(f"/approvals/{approval}", answer="approve")
     assert answer.status_code == 403
+    assert "You are signed out" in answer.text
+    assert f'href="/sign-in?next=%2Fapprovals%2F{approval}"' in answer.text
     assert record(world, approval).state == "waiting"
 
 
@@ -424,7 +426,9 @@ def test_A85_somebody_elses_approval_is_not_there(one: tuple[World, str]) -> Non
     world, approval = one
     with signed_in(world, "mallory") as visit:
         assert visit.get(f"/approvals/{approval}").status_code == 404
-        assert visit.post(f"/approvals/{approval}", answer="approve").status_code == 403
+        refused = visit.post(f"/approvals/{approval}", answer="approve")
+        assert refused.status_code == 403
+        assert "This is not for you to answer" in refused.text
         assert visit.get("/approvals/nothing").status_code == 404
         assert visit.post("/approvals/nothing", answer="approve").status_code == 404
 

@@ -1,6 +1,7 @@
 """Attacks on how an agent gets its grant: redirects, codes, request references, devices, the consent form."""
 
 import json
+import re
 import socket
 import threading
 from typing import Any
@@ -12,12 +13,14 @@ import pytest
 from authserver.actors import agents
 from authserver.ask import REQUEST_URI
 from authserver.revoke import Target, revoke
+from authserver.schema import Agent as AgentRow
 from authserver.upkeep import tidy
 from tests.asking import (
     CALLBACK,
     LOOPBACK,
     allow,
     allow_device,
+    as_agent,
     ask_by_device,
     challenge_of,
     claim,
@@ -34,7 +37,7 @@ from tests.asking import (
     register_redirect_uris,
     send,
 )
-from tests.attacks.making import named
+from tests.attacks.making import change, named
 from tests.pages.browser import Visit, signed_in, visitor
 from tests.world import PRICE_SCOUT, SHOP, World
 
@@ -616,6 +619,73 @@ def test_A119_without_the_actions_that_spend_nothing_can_be_spent(
     assert "merchants" not in granted
 
 
+GROUPS: dict[str, Any] = {
+    "merchants": {
+        "categories": ["5411", "5811-5814"],
+        "countries": ["NL", "EU"],
+        "except": {"countries": ["PT"]},
+    },
+    "datatypes": ["contact", "email"],
+    "redelegation": {"depth": 1},
+}
+
+
+def test_A119_what_is_left_out_of_a_group_is_out(shared_world: World, shared_visit: Visit) -> None:
+    path, page = consent_page(shared_visit, pushed(shared_world, details=shared_world.delegation(**GROUPS)))
+    less = {
+        "countries": ["EU"],  # without the Netherlands, which the group would let in again
+        "without_countries": ["FR"],
+        "without_categories": ["5813"],
+        "datatypes": ["contact"],  # likewise without the e-mail address
+        "hand_on": [],
+    }
+    looked = send(shared_visit, path, form_of(page) | less | {"decision": ["look"]})
+    assert looked.status_code == 200
+    assert "Never: bars and pubs, Portugal, France and the Netherlands." in looked.text
+    kept = form_of(looked)
+    assert (kept["without_countries"], kept.get("hand_on")) == (["FR"], None)
+    led = send(shared_visit, path, kept | {"preset": ["trust"]})
+    [granted] = claim(shared_world, code_from(led)).json()["authorization_details"]
+    assert granted["merchants"] == {
+        "categories": ["5411", "5811-5814"],
+        "countries": ["EU"],
+        "except": {"categories": ["5813"], "countries": ["PT", "FR", "NL"], "ids": []},
+    }
+    assert granted["datatypes"] == ["phone"]
+    assert "redelegation" not in granted
+
+
+def test_A119_a_group_of_which_nothing_is_left_is_none(shared_world: World, shared_visit: Visit) -> None:
+    merchants = {"categories": ["5813-5814"], "countries": ["NL", "EU"], "ids": ["m_123", "m_124"]}
+    asked = shared_world.delegation(merchants=merchants)
+    path, page = consent_page(shared_visit, pushed(shared_world, details=asked))
+    every = re.findall(r'name="without_countries" value="(..)"', page.text)
+    assert len(every) == 27
+    for less in (
+        {"countries": ["EU"], "without_countries": every},
+        {"without_categories": ["5813", "5814"]},
+        {"ids": []},
+    ):
+        assert "Leave at least one of these" in send(shared_visit, path, form_of(page) | less).text
+    led = send(shared_visit, path, form_of(page) | {"ids": ["m_123"]})
+    [granted] = claim(shared_world, code_from(led)).json()["authorization_details"]
+    assert granted["merchants"]["ids"] == ["m_123"]
+
+
+def test_to_look_at_what_a_choice_comes_to_answers_nothing(
+    shared_world: World, shared_visit: Visit, asked: tuple[str, Form]
+) -> None:
+    path, form = asked
+    before = newest(shared_world)
+    less = form | {"decision": ["look"], "per_action": ["12"], "countries": ["BE"]}
+    looked = send(shared_visit, path, less)
+    assert "up to €12 at a time and €300 in all" in looked.text
+    assert "in Belgium until" in looked.text
+    assert "It asks above €6." in looked.text
+    assert send(shared_visit, path, less | {"total": ["999"]}).status_code == 400
+    assert granted_nothing(shared_world, before)
+
+
 @pytest.mark.parametrize("preset", ["strict", "balanced", "trust"])
 def test_A119_no_preset_asks_less_than_the_agent_proposed_or_the_catalogue_wants(
     shared_world: World, shared_visit: Visit, preset: str
@@ -680,3 +750,36 @@ def test_a_consent_that_is_sent_twice_is_one_grant(world: World) -> None:
         later = send(visit, path, form)
         assert (later.status_code, "location" in later.headers) == (410, False)
     assert [e["event"] for e in world.events()].count("delegation.created") == 1
+
+
+# --- what went wrong is said in plain words -------------------------------------------------------------------------
+
+
+def test_an_agent_that_was_blocked_meanwhile_is_said_so_wherever_one_is(sqlite_world: World) -> None:
+    register_redirect_uris(sqlite_world, CALLBACK)
+    with signed_in(sqlite_world) as visit:
+        opened, unopened = pushed(sqlite_world), pushed(sqlite_world)
+        code = ask_by_device(sqlite_world).json()["user_code"]
+        path, page = consent_page(visit, opened)
+        blocked = sqlite_world.clock.now()
+        change(sqlite_world, AgentRow, {"client_id": "basket-helper"}, disabled_at=blocked)
+        assert "This agent was blocked" in open_request(visit, unopened).text
+        assert "was blocked here" in visit.post("/device", user_code=code).text
+        for answer in (visit.get(path), send(visit, path, form_of(page))):
+            assert answer.status_code == 400
+            assert "The agent was blocked" in answer.text
+    assert [e for e in sqlite_world.events() if e["event"] == "delegation.created"] == []
+
+
+@pytest.mark.parametrize("name", ["%00", "a%00b"])
+def test_a_nul_in_an_address_is_no_failure_of_the_database(world: World, name: str) -> None:
+    with signed_in(world) as visit:
+        for path in (f"/consent/{name}", f"/approvals/{name}", f"/delegations/{name}", f"/enrol/{name}"):
+            assert visit.get(path).status_code == 404
+        for method in ("GET", "DELETE"):
+            answer = world.client.request(method, f"/oauth/grants/{name}", data=as_agent(world))
+            assert answer.status_code == 404
+        query = f"client_id={name}&request_uri=urn:ietf:params:oauth:request_uri:{name}"
+        assert visit.get(f"/oauth/authorize?{query}").status_code == 400
+        for path in (f"account/sessions/{name}/end", f"account/passkeys/{name}/remove", f"consent/{name}"):
+            assert visit.post(f"/{path}", decision="allow").status_code == 404

@@ -148,7 +148,10 @@ def test_A126_a_history_that_was_written_anew_is_not_what_the_witness_has_seen(s
 
 def test_A126_the_database_itself_refuses_to_change_any_of_it(sealed: World) -> None:
     for table in TABLES[:2]:
-        for change in (f"DELETE FROM {table}", f"UPDATE {table} SET {'at' if table == TABLES[0] else 'first'} = 1"):
+        for change in (
+            f"DELETE FROM {table}",
+            f"UPDATE {table} SET {'at' if table == TABLES[0] else 'first'} = 1",
+        ):
             with (
                 sealed.services.database.engine.connect() as connection,
                 pytest.raises(Exception, match="append-only"),
@@ -167,8 +170,12 @@ def test_A126_an_export_is_verified_without_the_database(sealed: World) -> None:
             changed: object = {**value, "x": 1} if isinstance(value, dict) else bent(value, by)
             others = [*events[:place], {**event, name: changed}, *events[place + 1 :]]
             assert verify_export(others, lines, keys(sealed), sealed.issuer).problems, name
-        assert verify_export([*events[:place], *events[place + 1 :]], lines, keys(sealed), sealed.issuer).problems
-    assert verify_export(events[::-1], lines, keys(sealed), sealed.issuer).problems == []  # order is in the leaves
+        assert verify_export(
+            [*events[:place], *events[place + 1 :]], lines, keys(sealed), sealed.issuer
+        ).problems
+    assert (
+        verify_export(events[::-1], lines, keys(sealed), sealed.issuer).problems == []
+    )  # order is in the leaves
     assert verify_export(events, [], keys(sealed), sealed.issuer).problems
     assert verify_export(events, lines, keys(sealed), "https://other.example").problems
 

@@ -17,8 +17,10 @@ agents create
 agents list
 agents disable
 resource-servers create
+resource-servers renew-secret
 resource-servers list
 users create
+users link
 users list
 api-tokens create
 api-tokens list
@@ -31,7 +33,14 @@ revoke
 ledger check
 keys list
 keys rotate
+keys revoke
+keys reencrypt
 audit export
+audit heads
+audit keys
+audit verify
+audit seal
+audit restore
 policy check
 policy test
 policy list
@@ -40,6 +49,8 @@ policy observe
 policy enforce
 policy simulate
 policy explain
+evidence
+backup
 prune
 doctor
 workload create-domain

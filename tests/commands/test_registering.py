@@ -8,6 +8,7 @@ import pytest
 from joserfc.jwk import ECKey, OctKey
 
 from tests.commands.conftest import Manage
+from tests.pages.browser import PASSWORD, csrf_of, signed_in, visitor
 from tests.world import BASKET_HELPER, World
 
 SHOP = "https://shop.example/api"
@@ -241,6 +242,35 @@ def test_a_user_gets_a_link_that_is_shown_once(manage: Manage) -> None:
     shown = manage.prints("users", "list") + manage.prints("users", "list", "--json")
     assert "Ada Lovelace" in shown
     assert secret not in shown + manage.prints("audit", "export")
+
+
+def test_a_user_who_lost_the_passkey_gets_a_new_link_and_the_one_before_ends(
+    running: World, beside: Manage
+) -> None:
+    def opens(url: str) -> int:
+        return running.client.get(url, headers={"Accept": "text/html"}).status_code
+
+    first, second = (beside.json("users", "link", "ada")["enrolment_url"] for _ in range(2))
+    assert (opens(first), opens(second)) == (404, 200)
+    with signed_in(running) as visit:
+        assert visit.get("/account").status_code == 200  # a link alone takes nothing away
+        seen = beside.json("users", "link", "ada")["enrolment_url"]
+        assert opens(seen) == 200
+        visit.post("/account/password", password=f"{PASSWORD}!", repeated=f"{PASSWORD}!")
+        assert opens(seen) == 404  # somebody may have seen it
+    with signed_in(running) as visit:
+        third = beside.json("users", "link", "ada", "--forget")["enrolment_url"]
+        assert visit.get("/account").status_code == 303
+    with visitor(running) as client:
+        form = {"csrf": csrf_of(client.get("/sign-in")), "username": "ada", "password": PASSWORD}
+        assert client.post("/sign-in", data=form).status_code == 403
+    assert opens(third) == 200
+    assert third.rpartition("/")[2] not in beside.prints("audit", "export")
+    event = next(
+        e for e in running.events() if e["event"] == "user.invited" and "sessions_ended" in e["data"]["user"]
+    )
+    assert event["data"]["user"]["sessions_ended"] == 2
+    assert beside.fails("users", "link", "nobody") == "nobody: there is no such enabled user"
 
 
 def test_a_first_password_comes_from_standard_input_and_is_never_shown(manage: Manage) -> None:

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from authserver.ledger.check import check
+from tests.approving import answers, asked_above_fifty, waits
 from tests.asking import (
     CALLBACK,
     allow,
@@ -212,6 +213,18 @@ def test_5_2_replace_gives_the_same_grant_other_terms(world: World) -> None:
     }
     assert paying(world, before["access_token"], "52.50").status_code == 200
     assert ledger_is_right(world)
+
+
+def test_5_2_when_to_be_asked_is_chosen_anew_with_other_terms(sqlite_world: World) -> None:
+    """What the person chose before, not to be asked about one shop, does not outlive a choice to be asked."""
+    register_redirect_uris(sqlite_world, CALLBACK)
+    granted = asked_above_fifty(sqlite_world)
+    answers(sqlite_world, waits(sqlite_world, granted.grant).approval, rule_up_to="70.00")
+    change = {"grant_management_action": "merge", "grant_id": granted.grant_id}
+    with signed_in(sqlite_world) as visit:
+        led = allow(visit, pushed(sqlite_world, **change), preset=["strict"])
+    after = claim(sqlite_world, code_from(led)).json()
+    waits(sqlite_world, after["access_token"], "60.00")
 
 
 def test_5_2_merge_adds_and_loses_nothing(world: World) -> None:

@@ -6,10 +6,12 @@ from typing import Any
 
 import jwt
 import pytest
+import yaml
 
 from authserver.dpop import ProofKey
 from tests.conformance.conftest import Run
 from tests.conformance.tokens import decoded
+from tests.documents import blocks
 from tests.shops import bound_token
 from tests.world import MARKET, SHOP, World
 
@@ -93,3 +95,57 @@ def test_jose_verifies_token_proof_and_status_list(sqlite_world: World, node: Ru
     world.post("/oauth/revoke", form)
     time.sleep(0.25)  # a list may be that old
     assert node("resource-server.mjs", {"requests": [said]})["answers"] == ["ended"]
+
+
+# --- what no program here runs: the blocks of docs/without-the-kit.md are read, and held against server and tokens ----
+
+
+def test_what_the_envoy_block_names_is_what_the_server_publishes(world: World) -> None:
+    [text] = blocks("without-the-kit.md", "yaml", "Envoy")
+    filters = {
+        each["name"].rpartition(".")[2]: each["typed_config"] for each in yaml.safe_load(text)["http_filters"]
+    }
+    assert list(filters) == ["jwt_authn", "rbac", "router"]
+    provider = filters["jwt_authn"]["providers"]["authserver"]
+    published = world.client.get("/.well-known/oauth-authorization-server").json()
+    assert _here(world, provider["issuer"]) == published["issuer"]
+    assert _here(world, provider["remote_jwks"]["http_uri"]["uri"]) == published["jwks_uri"]
+    claims = with_pyjwt(world, world.exchange(world.granted().grant).json()["access_token"])
+    assert claims["iss"] == _here(world, provider["issuer"])
+    assert isinstance(claims["aud"], str)  # one audience, as `audiences` compares it
+    [rule] = filters["jwt_authn"]["rules"]
+    assert rule["requires"]["provider_name"] in filters["jwt_authn"]["providers"]
+    # What is bound to a key is denied by the path at which a bound token has it, and no other token has anything there.
+    [principal] = filters["rbac"]["rules"]["policies"]["bound-to-a-key"]["principals"]
+    path = [part["key"] for part in principal["metadata"]["path"]]
+    assert path[0] == provider["payload_in_metadata"]
+    assert (_at(claims, path[1:]), filters["rbac"]["rules"]["action"]) == (None, "DENY")
+    key = ProofKey.generate()
+    bound = with_pyjwt(world, bound_token(world, world.granted().grant, key))
+    assert _at(bound, path[1:]) == key.jkt
+
+
+def test_what_the_spring_block_names_is_what_the_server_publishes(sqlite_world: World) -> None:
+    world = sqlite_world
+    [text] = blocks("without-the-kit.md", "yaml", "Spring Security")
+    [said] = yaml.safe_load(text).values()
+    published = world.client.get("/.well-known/oauth-authorization-server").json()
+    assert _here(world, said["issuer-uri"]) == published["issuer"]
+    assert _here(world, said["jwk-set-uri"]) == published["jwks_uri"]
+    token = world.exchange(world.granted().grant).json()["access_token"]
+    header = jwt.get_unverified_header(token)
+    assert (header["alg"], header["typ"]) == (said["jws-algorithms"], "at+jwt")
+    [java] = blocks("without-the-kit.md", "java", "Spring Security")
+    assert f'JOSEObjectType("{header["typ"]}")' in java
+    assert "authorization_details" in java
+
+
+def _here(world: World, text: str) -> str:
+    return text.replace("https://auth.example", world.issuer)
+
+
+def _at(claims: dict[str, Any], path: list[str]) -> object:
+    found: Any = claims
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found

@@ -191,7 +191,7 @@ def test_an_error_is_plain_ascii_and_echoes_nothing(
         assert answer.content.isascii()
         error = answer.json()["error"]
         body = shared_world.refuses(answer, error, status=401 if error == "invalid_client" else 400)
-        assert set(body) == {"error", "error_description"}
+        assert set(body) == {"error", "error_description", "error_uri"}
         assert all(ERROR_TEXT.fullmatch(value) for value in body.values()), body
         assert text not in json.dumps(body, ensure_ascii=False)
 

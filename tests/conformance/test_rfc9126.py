@@ -9,6 +9,7 @@ import pytest
 from joserfc.jwk import ECKey
 
 from authserver.ask import REQUEST_URI
+from authserver.schema import Session
 from tests.asking import (
     CALLBACK,
     LOOPBACK,
@@ -23,6 +24,8 @@ from tests.asking import (
     register_redirect_uris,
     send,
 )
+from tests.attacks.forge import claims_of
+from tests.attacks.making import change
 from tests.conformance.tokens import dpop_proof, public
 from tests.pages.browser import Visit, signed_in
 from tests.world import World
@@ -244,6 +247,27 @@ def test_an_acr_that_nobody_reached_is_told_to_the_person(shared_world: World, s
     page = open_request(shared_visit, pushed(shared_world, acr_values="phr"))
     assert page.status_code == 400
     assert "error=unmet_authentication_requirements" in page.text
+
+
+def test_rfc9470_a_weaker_browser_of_the_same_person_does_not_answer(sqlite_world: World) -> None:
+    """RFC 9470 §5: what the agent asks of the sign-in holds for who answers, not only for who opened the page."""
+    with signed_in(sqlite_world) as strong:
+        change(sqlite_world, Session, {"amr": '["pwd"]'}, acr="phr")  # there is no other session yet
+        path, page = consent_page(strong, pushed(sqlite_world, acr_values="phr"))
+        with signed_in(sqlite_world) as weak:
+            stolen = form_of(page) | {"csrf": [weak.csrf]}
+            answers = [weak.get(path), send(weak, path, stolen)]
+        for answer in answers:
+            assert answer.headers["location"].startswith("/sign-in?next=")
+        code = code_from(send(strong, path, form_of(page)))
+    answer = claim(sqlite_world, code)
+    claims = claims_of(answer.json()["access_token"])
+    assert claims["acr"] == "phr"  # §6.2
+    assert claims["auth_time"] == int(sqlite_world.clock.now().timestamp())
+    consented = next(e for e in sqlite_world.events() if e["event"] == "consent.permitted")
+    assert (
+        consented["data"].items() >= {"acr": "phr", "amr": ["pwd"], "auth_time": claims["auth_time"]}.items()
+    )
 
 
 # --- DPoP (RFC 9449 §10) --------------------------------------------------------------------------------------------

@@ -9,13 +9,19 @@ from authserver.agent import (
     Action,
     Agent,
     AnswerNotOurs,
+    AsyncAgent,
+    AsyncTask,
     Delegation,
     DeviceCode,
     ExchangeRefused,
+    IssuedToken,
     IssuerUnavailable,
     Money,
     NotAgreed,
+    Task,
     Waiting,
+    WorkloadUnknown,
+    asking,
 )
 from tests.agents import ACTIONS, Market
 from tests.approving import answers
@@ -206,6 +212,20 @@ def test_a_person_is_asked_by_browser_and_comes_back_to_this_machine(market: Mar
     )
 
 
+def test_a_code_is_worth_nothing_without_the_key_of_who_asked(market: Market, ada: Visit) -> None:
+    """RFC 9449 §10: the kit binds its request to its key, so whoever takes code and verifier has nothing yet."""
+    agent, thief = market.agent(), market.agent()
+    push = asking.push(market.details(), "http://127.0.0.1:9/callback", "basket-helper", agent.core.key)
+    asked = agent.walk(push)
+    code = parameters_of(allow(ada, parameters_of(asked.url)["request_uri"]).headers["location"])["code"]
+    with pytest.raises(ExchangeRefused) as refused:
+        thief.walk(asking.claim(asked, code, "basket-helper", thief.core.key, thief.core.nonces))
+    assert refused.value.error == "invalid_dpop_proof"
+    assert market.world.events()[-1]["rule"] == "code.dpop_jkt"
+    claim = asking.claim(asked, code, "basket-helper", agent.core.key, agent.core.nonces)
+    assert agent.walk(claim).actions == set(ACTIONS)
+
+
 def test_a_persons_no_is_said_so(market: Market, ada: Visit) -> None:
 
     def refuses(url: str) -> None:
@@ -325,6 +345,45 @@ def test_a_task_ends_with_the_programs_own_error(market: Market) -> None:
         lossy.lost = 0
 
 
+def test_a_task_that_cannot_be_told_to_end_hides_no_error_of_the_program(market: Market) -> None:
+    """Also where the server refuses, or the workload is unknown by then; without an error of its own, it is told."""
+    known = True
+
+    def assertion() -> str:
+        if not known:
+            raise WorkloadUnknown("gone")
+        return market.world.assertion()
+
+    agent = Agent(market.world.issuer, assertion, "basket-helper", clock=market.world.clock)
+    stranger = Agent(market.world.issuer, market.world.assertion, "price-scout", clock=market.world.clock)
+    with pytest.raises(KeyError, match="mine"), stranger.task(market.delegated()):
+        raise KeyError("mine")
+    with pytest.raises(ExchangeRefused), stranger.task(market.delegated()):
+        pass
+    with pytest.raises(KeyError, match="mine"), agent.task(market.delegated()):
+        known = False
+        raise KeyError("mine")
+    with pytest.raises(WorkloadUnknown), agent.task(market.delegated()):
+        pass
+
+
+def test_tokens_that_have_ended_are_not_kept_however_many_addresses_an_agent_goes_to(market: Market) -> None:
+    auth = market.agent().task(market.delegated()).auth("catalog.search")
+    with httpx.Client(base_url=market.url, auth=auth) as shop:
+        for number in range(3):
+            assert shop.get("/api/products", params={"page": number}).status_code == 200
+        assert len(auth._kept) == 1
+        market.world.clock.advance(seconds=301)
+        assert shop.request("HEAD", "/api/products").status_code == 200
+        assert len(auth._kept) == 1  # the other one's time is over
+        assert shop.get("/api/products").status_code == 200
+    asked = market.schemes()
+    # An ended token is fetched anew, and kept anew.
+    with httpx.Client(base_url=market.url, auth=auth) as shop:
+        assert shop.get("/api/products").status_code == 200
+    assert len(market.schemes()) == len(asked) + 1
+
+
 def test_a_task_hands_a_part_on_which_ends_with_it(market: Market) -> None:
     world = market.world
     scout = Agent(world.issuer, lambda: world.assertion(PRICE_SCOUT), clock=world.clock)
@@ -377,3 +436,32 @@ def test_people_are_asked_from_an_event_loop(market: Market, ada: Visit) -> None
 
     one, other = asyncio.run(ask())
     assert one.grant_id != other.grant_id
+
+
+def test_the_requests_one_by_one_in_an_event_loop(market: Market) -> None:
+    world, delegation = market.world, market.delegated(approval={"above": "10.00"})
+
+    async def sleep(seconds: float) -> None:
+        world.clock.advance(seconds=int(seconds) + 1)
+
+    async def one_by_one() -> tuple[IssuedToken, IssuedToken]:
+        async with market.async_agent(sleep=sleep) as agent:
+            small = await agent.exchange(
+                delegation, pay(market, "5.00").to_json(), idempotency_key="small-async"
+            )
+            told = await agent.ask(delegation, pay(market).to_json(), idempotency_key="large-async")
+            assert isinstance(told, Waiting)
+            answers(world, told.approval_uri.rpartition("/")[2])
+            return small, await agent.collect(told)
+
+    small, large = asyncio.run(one_by_one())
+    assert [each.action["amount"]["value"] for each in (small, large)] == ["5.00", "20.00"]  # type: ignore[index]
+
+
+def test_both_kinds_of_agent_do_the_same() -> None:
+    """What one can, the other can: nothing is left to be found out by whoever moves to an event loop."""
+    said = {name for name in vars(Agent) if not name.startswith("_")}
+    assert said - set(vars(AsyncAgent)) == set()
+    assert {"task", "hand_on", "complete", "collect"} <= said
+    task, async_task = ({n for n in vars(each) if not n.startswith("_")} for each in (Task, AsyncTask))
+    assert task == async_task

@@ -127,6 +127,40 @@ def test_discovery_as_the_package_reads_it(books: Books) -> None:
         assert OAuthMetadata.model_validate_json(found.text).code_challenge_methods_supported == ["S256"]
 
 
+def test_challenges_name_scopes_where_a_scope_would_do(books: Books) -> None:
+    """MCP 2026-07-28: `scope` says what this call needs. No scope allows a payment, so none is named for one."""
+    listed = httpx.post(books.identifier, json=call("tools/list"))
+    bought = httpx.post(books.identifier, json=call("tools/call", name="buy_book", arguments={"book": BOOK}))
+    assert 'Bearer scope="catalog.search", resource_metadata="' in listed.headers["www-authenticate"]
+    assert "scope=" not in bought.headers["www-authenticate"]
+    at = listed.headers["www-authenticate"].partition('resource_metadata="')[2].partition('"')[0]
+    about = ProtectedResourceMetadata.model_validate_json(httpx.get(at).text)
+    assert about.scopes_supported == ["catalog.search"]
+    # Another token than the call's: RFC 6750's error with the scope, and one answer says all that is needed.
+    action = {"actions": ["payment.finalize"], "amount": {"currency": "EUR", "value": "18.50"}}
+    refused = post(books, bearer(books, **action, reference=BOOK), call("tools/list"))
+    assert refused.status_code == 403
+    assert 'error="insufficient_scope"' in refused.headers["www-authenticate"]
+    assert 'scope="catalog.search"' in refused.headers["www-authenticate"]
+
+
+def test_what_the_authorization_server_says_is_what_mcp_asks_for(books: Books) -> None:
+    said = httpx.get(f"{books.world.issuer}/.well-known/oauth-authorization-server").json()
+    assert said["issuer"] == books.world.issuer
+    assert said["authorization_response_iss_parameter_supported"] is True
+    assert said["client_id_metadata_document_supported"] is True
+    assert said["code_challenge_methods_supported"] == ["S256"]
+    assert "registration_endpoint" not in said
+    agent = Agent(books.world.issuer, books.world.assertion, "basket-helper", clock=books.world.clock)
+    # RFC 8707: the server's canonical URI, and nothing that only looks like it.
+    search = {"type": "agent_action", "actions": ["catalog.search"]}
+    assert agent.exchange(books.granted(), search, books.identifier).access_token
+    for other in (f"{books.identifier}/", books.identifier.replace("127.0.0.1", "localhost")):
+        with pytest.raises(ExchangeRefused) as refused:
+            agent.exchange(books.granted(), search, other)
+        assert refused.value.error == "invalid_target"
+
+
 def call(method: str, **params: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
 

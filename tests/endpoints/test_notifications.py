@@ -367,6 +367,25 @@ def test_an_address_is_written_to_once_its_owner_has_confirmed_it(mailing: tuple
     assert "Example Foods" not in letter  # the agent's own word
 
 
+def test_a_person_is_written_to_in_their_language(mailing: tuple[World, Postbox]) -> None:
+    world, postbox = mailing
+    with signed_in(world, **{"Accept-Language": "nl-NL,nl;q=0.9"}) as visit:
+        visit.post("/notifications/email", email="ada@example.com")
+        deliver(world)
+        code = re.findall(r"/notifications/confirm\?code=(\S+)", postbox.letters[-1][1])[0]
+        assert "Subject: Is dit je adres?" in postbox.letters[-1][1]
+        visit.post("/notifications/confirm", code=code)
+        waits(world, asked_above_fifty(world).grant)
+        deliver(world)
+        assert "Subject: basket-helper vraagt je: Betalen" in postbox.letters[-1][1]
+        visit.post("/language", language="en")
+        with signed_in(world, "mallory") as other:
+            other.post("/language", language="nl")  # is theirs, and nobody else's
+        waits(world, asked_above_fifty(world).grant)
+        deliver(world)
+        assert "Subject: basket-helper asks you: Pay" in postbox.letters[-1][1]
+
+
 def test_an_address_can_be_taken_away(mailing: tuple[World, Postbox]) -> None:
     world, postbox = mailing
     with signed_in(world) as visit:
@@ -399,6 +418,19 @@ def test_nobody_has_addresses_without_end(mailing: tuple[World, Postbox]) -> Non
             for number in range(11)
         ]
     assert got == [303] * 10 + [409]
+
+
+def test_nobody_fills_a_strangers_letter_box(mailing: tuple[World, Postbox]) -> None:
+    world, postbox = mailing
+    got = []
+    with signed_in(world) as visit:
+        for _ in range(20):
+            got.append(visit.post("/notifications/email", email="stranger@example.com").status_code)
+            deliver(world)
+            for end in re.findall(r'action="(/notifications/[^"/]+/end)"', visit.get("/notifications").text):
+                visit.post(end)
+    assert got == [303] * 15 + [429] * 5
+    assert len(postbox.letters) == 15
 
 
 def test_a_mail_server_that_is_down_loses_nothing(sqlite_url: str, tmp_path: Path) -> None:

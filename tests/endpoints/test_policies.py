@@ -4,14 +4,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Engine, event
 
 from authserver.config import ConfigurationError
 from authserver.policies import states
@@ -19,8 +18,10 @@ from authserver.policies.states import State
 from authserver.schema import Agent
 from tests.attacks.making import change, handed_on
 from tests.attacks.serving import configuration, serving
+from tests.handing_over import hand_on, parent, use
 from tests.policies import asks, forbid, forbidden, last, policed, write
 from tests.settling import redeemed, settle
+from tests.statements import statements
 from tests.world import MARKET, PRICE_SCOUT, SHOP, World
 
 
@@ -35,22 +36,6 @@ def rewrite(world: World, **sets: str) -> bool:
     """Change files of policies; the server looks at once."""
     write(world.services.settings.policies.directory, **sets)
     return world.services.policies.refresh()
-
-
-@contextmanager
-def statements(world: World) -> Iterator[list[str]]:
-    """Collects what is sent to the database."""
-    sent: list[str] = []
-
-    def hear(connection: Any, cursor: Any, statement: str, *more: Any) -> None:
-        sent.append(statement)
-
-    engine: Engine = world.services.database.engine
-    event.listen(engine, "before_cursor_execute", hear)
-    try:
-        yield sent
-    finally:
-        event.remove(engine, "before_cursor_execute", hear)
 
 
 # --- deciding -----------------------------------------------------------------------------------------------------
@@ -231,6 +216,38 @@ def test_facts_that_nobody_asks_for_cost_no_statement(database_url: str, tmp_pat
                 assert world.exchange(grant, action=action).status_code == 200
             counts.append(sum("CASE WHEN" in statement for statement in sent))
         assert counts == [0, 1, 0, 1]
+
+
+def test_two_requests_at_once_are_both_seen_by_a_rule_that_counts(database_url: str, tmp_path: Path) -> None:
+    """Twelve at once, by an agent and the one that it sent; the rule lets four through, and no more."""
+    rule = forbid("velocity", "context.payments_last_hour >= 4")
+    with policed(database_url, tmp_path, company=rule) as world:
+        above = parent(world, limits=AMPLE)
+        child = hand_on(world, above)
+
+        def pay(number: int) -> int:
+            granted, by = ((above, "basket-helper"), (child, "price-scout"))[number % 2]
+            with httpx.Client(base_url=world.url, timeout=30) as client:
+                return use(world, granted.grant, by, client).status_code
+
+        with ThreadPoolExecutor(12) as pool:
+            statuses = [*pool.map(pay, range(12))]
+        assert sorted(statuses) == [200] * 4 + [400] * 8
+
+
+def test_a_policy_knows_how_risky_an_agent_is(sqlite_url: str, tmp_path: Path) -> None:
+    rule = forbid("risky", 'principal has risk && principal.risk == "high"')
+    rule += forbid("unknown", "!(principal has risk)", action="catalog.search")
+    with policed(sqlite_url, tmp_path, company=rule) as world:
+        grant, search = world.granted().grant, world.action(actions=["catalog.search"])
+        search = {name: search[name] for name in ("type", "actions", "locations")}
+        assert world.exchange(grant).status_code == 200
+        assert forbidden(world, world.exchange(grant, action=search)) == ["policy:unknown"]
+        change(world, Agent, {"client_id": "basket-helper"}, risk="high")
+        assert forbidden(world, world.exchange(grant)) == ["policy:risky"]
+        assert world.exchange(grant, action=search).status_code == 200
+        change(world, Agent, {"client_id": "basket-helper"}, risk="low")
+        assert world.exchange(grant).status_code == 200
 
 
 # --- observed -----------------------------------------------------------------------------------------------------

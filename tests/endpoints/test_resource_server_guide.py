@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
+from joserfc.jwk import ECKey
 
-from authserver.resource_server import Money, Verifier
+from authserver.resource_server import Money, ResourceServer, Verifier
 from authserver.resource_server import rejections as rejections_of_the_kit
+from authserver.resource_server.flask import protect
 from tests.documents import DOCS, blocks
 from tests.settling import eur
 from tests.shops import served, served_async
@@ -129,8 +132,17 @@ def test_every_code_of_the_table_is_one_that_the_kit_gives() -> None:
     assert told == given
 
 
+def test_a_key_of_its_own_in_place_of_a_secret(world: World, tmp_path: Path, monkeypatch: Any) -> None:
+    key = ECKey.generate_key("P-256")
+    (tmp_path / "private_key.pem").write_bytes(key.as_pem(private=True))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"app": Flask("shop"), "protect": protect, "ResourceServer": ResourceServer}
+    shop = run(world, block("Without a secret"), Path=Path, **names)["shop"]
+    assert shop.server.settlement is not None
+
+
 def test_every_python_block_is_run_here() -> None:
-    assert len(blocks(PAGE, "python")) == 8
+    assert len(blocks(PAGE, "python")) == 9
 
 
 def test_what_a_page_links_to_is_there() -> None:

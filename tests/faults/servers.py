@@ -22,9 +22,15 @@ class Server:
     """`manage.py serve` on one port: one process that holds `workers` others."""
 
     def __init__(
-        self, configured: Path, *, workers: int = 1, environment: dict[str, str] | None = None
+        self,
+        configured: Path,
+        *,
+        workers: int = 1,
+        environment: dict[str, str] | None = None,
+        program: Path = ROOT,
     ) -> None:
-        """`configured` is the configuration file; the log grows beside it, over all starts."""
+        """`configured` is the configuration file; the log grows beside it. `program` is the checkout."""
+        self._program = program
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = configured.parent / f"serve-{self.port}.log"
@@ -41,7 +47,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 env=self._environment,
-                cwd=ROOT,
+                cwd=self._program,
                 start_new_session=True,  # so that it and its workers can be killed in one instant, and nothing else
             )
         if wait:
@@ -90,13 +96,17 @@ class Server:
 
 @contextmanager
 def server(
-    configured: Path, *, workers: int = 1, environment: dict[str, str] | None = None
+    configured: Path,
+    *,
+    workers: int = 1,
+    environment: dict[str, str] | None = None,
+    program: Path = ROOT,
 ) -> Iterator[Server]:
     """A server that answers; what is left of it is killed at the end of the block, however that comes."""
-    program = Server(configured, workers=workers, environment=environment)
+    running = Server(configured, workers=workers, environment=environment, program=program)
     try:
-        program.start()
-        yield program
+        running.start()
+        yield running
     finally:
-        if program.process is not None:
-            program.kill()
+        if running.process is not None:
+            running.kill()

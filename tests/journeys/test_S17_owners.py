@@ -28,8 +28,9 @@ def test_S17_every_shipped_action_says_who_answers_for_it() -> None:
     for entry in entries:
         assert entry.owner
         assert entry.approver == "user"
-        assert entry.escalate_to.startswith("group:")
-        assert entry.escalate_after == timedelta(minutes=10)
+        [step] = entry.escalation
+        assert step.to.startswith("group:")
+        assert step.after == timedelta(minutes=10)
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -69,7 +69,7 @@ def test_data_and_references_are_shown_as_facts(sqlite_world: World) -> None:
     with signed_in(sqlite_world) as visit:
         said = facts(visit, told.approval)
     assert "Change an order's address at Shop: your delivery address" in said.replace("&#39;", "'")
-    assert "For number order-7" in said
+    assert "Reference order-7" in said
 
 
 def test_what_is_over_says_so_and_asks_nothing(sqlite_world: World) -> None:

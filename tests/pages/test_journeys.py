@@ -74,16 +74,16 @@ def test_allowing_less_in_the_browser(browser: Browser, town: World) -> None:
     with signed_in_page(browser, town, "lena") as page:
         page.goto(f"/delegations/{life.groceries.grant_id}")
         page.get_by_text("Allow less", exact=True).click()
-        page.get_by_label("At a time, in EUR").fill("25")
+        page.get_by_label("At most at a time").fill("25")
         page.get_by_label("Place an order").uncheck()
         page.get_by_role("button", name="Allow only this").click()
         expect(page.get_by_role("status")).to_have_text("The new limits hold from now on.")
         expect(page.locator(".lead")).to_contain_text("up to €25 at a time")
         expect(page.locator(".lead")).not_to_contain_text("place an order")
         page.get_by_text("Allow less", exact=True).click()
-        page.get_by_label("In all, in EUR").fill("12")
+        page.get_by_label("At most in all").fill("12")
         page.get_by_role("button", name="Allow only this").click()
-        expect(page.get_by_role("alert")).to_contain_text("More than that is spent or held already")
+        expect(page.get_by_role("alert")).to_contain_text("More is spent or held already")
 
 
 def test_A84_a_double_press_and_going_back_do_nothing_twice(browser: Browser, town: World) -> None:
@@ -134,7 +134,7 @@ def test_everything_but_passkeys_works_without_scripts(browser: Browser, town: W
     with signed_in_page(browser, town, "nora", java_script_enabled=False) as page:
         page.get_by_role("link", name="basket-helper").first.click()
         page.get_by_text("Allow less", exact=True).click()
-        page.get_by_label("In all, in EUR").fill("100")
+        page.get_by_label("At most in all").fill("100")
         page.get_by_role("button", name="Allow only this").click()
         expect(page.get_by_role("status")).to_be_visible()
         page.get_by_role("button", name="Stop basket-helper for good").click()

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -12,12 +13,15 @@ from sqlalchemy import select
 from authserver.delegations.standing import agent_party
 from authserver.revoke import Target, revoke
 from authserver.schema import BudgetWindow, table_of
+from tests.approving import answers, asked_above_fifty, asks, waits
+from tests.approving import person as make_user
+from tests.asking import form_of
 from tests.attacks.making import change, handed_on
-from tests.handing_over import hand_on, parent
+from tests.handing_over import hand_on, parent, token, use
 from tests.pages.browser import Visit, signed_in
 from tests.pages.scene import a_life
 from tests.settling import budget_of, eur, redeem, redeemed, the_ledger_is_right, token_of
-from tests.world import PRICE_SCOUT, World
+from tests.world import MARKET, PRICE_SCOUT, SHOP, World
 
 PERIODS = {
     "currency": "EUR",
@@ -28,11 +32,10 @@ PERIODS = {
 
 
 def lower(visit: Visit, grant_id: str, **form: Any) -> httpx.Response:
-    """Send the form that allows less; what is not said stays as it is."""
-    kept = {
-        "action": ["catalog.search", "order.checkout", "payment.finalize"],
-        "datatype": ["shipping_address"],
-    }
+    """Send the form that allows less, as the page has it; what is not said stays as it is."""
+    page = visit.get(f"/delegations/{grant_id}")
+    kept = form_of(page)
+    del kept["decision"]
     return visit.post(f"/delegations/{grant_id}/lower", **(kept | form))
 
 
@@ -78,7 +81,12 @@ def test_S10_lowered_limits_hold_from_the_next_request_on(world: World) -> None:
     redeemed(world, token_of(world, granted.grant, "40.00"))
     with signed_in(world) as visit:
         answer = lower(
-            visit, granted.grant_id, per_action="30,50", total="100.00", period_0="60.00", ask_above="20"
+            visit,
+            granted.grant_id,
+            per_action="30,50",
+            total="100.00",
+            ask_above="20",
+            **{"per_period.0": "60.00"},
         )
         assert answer.status_code == 303, answer.text
     for value, constraint, left in (
@@ -103,7 +111,7 @@ def test_a_window_that_has_spent_more_than_its_new_limit_has_nothing_left(world:
     granted = world.granted(limits=PERIODS)
     redeemed(world, token_of(world, granted.grant, "70.00"))
     with signed_in(world) as visit:
-        assert lower(visit, granted.grant_id, period_0="50.00").status_code == 303
+        assert lower(visit, granted.grant_id, **{"per_period.0": "50.00"}).status_code == 303
         assert "€0 is left" in visit.get(f"/delegations/{granted.grant_id}").text
     refused = world.exchange(granted.grant, action=world.action(amount=eur("0.01")))
     world.refuses(refused, "invalid_authorization_details", constraint="limits.per_period")
@@ -122,7 +130,7 @@ def test_the_total_stays_above_what_is_spent_or_authorized(world: World) -> None
     with signed_in(world) as visit:
         answer = lower(visit, granted.grant_id, total="49.99")
         assert answer.status_code == 409
-        assert "More than that is spent or held already" in answer.text
+        assert "More is spent or held already" in answer.text
         assert budget_of(world, granted.grant_id).total_limit == 300_00
         assert "delegation.lowered" not in [e["event"] for e in world.events()]
         assert lower(visit, granted.grant_id, total="50.00").status_code == 303
@@ -136,15 +144,29 @@ def test_the_total_stays_above_what_is_spent_or_authorized(world: World) -> None
         {"per_action": "80.01"},
         {"total": "300.01"},
         {"ask_above": "60.01"},
-        {"action": ["catalog.search", "refund.initiate"]},
-        {"action": []},
-        {"datatype": ["shipping_address", "profile"]},
-        {"datatype": ["any"]},
+        {"actions": ["catalog.search", "refund.initiate"]},
+        {"actions": []},
+        {"datatypes": ["shipping_address", "profile"]},
+        {"datatypes": ["any"]},
         {"total": "1e2"},
         {"total": "-5"},
         {"total": "0"},
         {"total": "12.345"},
         {"per_action": "٤٢"},
+        {"categories": ["5411", "5811-5814", "7995"]},
+        {"categories": ["any"]},
+        {"categories": []},
+        {"countries": ["NL", "BE", "FR"]},
+        {"countries": ["EU"]},
+        {"countries": []},
+        {"locations": [SHOP, MARKET, "https://evil.example"]},
+        {"locations": []},
+        {"ids": ["m_123"]},
+        {"count": "5"},
+        {"per_period.0": "5.00"},
+        {"expires": "2099-01-01"},
+        {"expires": "2001-01-01"},
+        {"expires": "tomorrow"},
     ],
 )
 def test_A119_here_one_can_only_allow_less(sqlite_world: World, form: dict[str, Any]) -> None:
@@ -160,10 +182,100 @@ def test_unticked_actions_and_data_are_refused_from_then_on(sqlite_world: World)
     granted = sqlite_world.granted()
     token = token_of(sqlite_world, granted.grant)
     with signed_in(sqlite_world) as visit:
-        assert lower(visit, granted.grant_id, action=["catalog.search"], datatype=[]).status_code == 303
+        assert lower(visit, granted.grant_id, actions=["catalog.search"], datatypes=[]).status_code == 303
     refused = sqlite_world.exchange(granted.grant)
     sqlite_world.refuses(refused, "invalid_authorization_details", constraint="actions")
     assert redeem(sqlite_world, token).status_code == 409
+
+
+def test_kinds_of_shops_countries_places_and_the_end_can_be_lowered(world: World) -> None:
+    merchants = {"categories": ["5411", "5811-5814"], "countries": ["EU", "NL"], "ids": ["m_123", "m_124"]}
+    granted = world.granted(merchants=merchants, redelegation={"depth": 1})
+    below = handed_on(world, granted)
+    ends = world.clock.now() + timedelta(days=2)
+    less: dict[str, Any] = {
+        "categories": ["5811-5814"],
+        "without_categories": ["5813"],
+        "countries": ["EU"],
+        "ids": ["m_123"],
+        "locations": [MARKET],
+        "expires": f"{ends:%Y-%m-%d}",
+        "hand_on": [],
+    }
+    with signed_in(world) as visit:
+        assert lower(visit, granted.grant_id, **less).status_code == 303
+        text = visit.get(f"/delegations/{granted.grant_id}").text
+        assert "Never: bars and pubs and the Netherlands." in text
+    for shop, constraint in (
+        ({"category": "5411", "country": "BE"}, "merchants.categories"),
+        ({"category": "5813", "country": "BE"}, "merchants.except.categories"),
+        ({"category": "5812", "country": "NL"}, "merchants.except.countries"),
+        ({"category": "5812", "country": "BE", "id": "m_124"}, "merchants.ids"),
+    ):
+        answer = world.exchange(granted.grant, action=world.action(merchant={"id": "m_123"} | shop))
+        world.refuses(answer, "invalid_authorization_details", constraint=constraint)
+    good = world.action(merchant={"id": "m_123", "category": "5812", "country": "BE"})
+    assert world.exchange(granted.grant, action=good).status_code == 200
+    world.clock.advance(days=2)
+    for grant, who in ((granted.grant, {}), (below.grant, {"actor_token": world.assertion(PRICE_SCOUT)})):
+        answer = world.exchange(grant, action=good, **who)
+        assert world.refuses(answer, "invalid_request")["error_description"] == "the delegation has expired"
+    the_ledger_is_right(world)
+
+
+def test_the_number_of_payments_can_be_lowered_to_those_that_were_made(world: World) -> None:
+    granted = world.granted(limits=PERIODS | {"count": 9})
+    for _ in range(2):
+        redeemed(world, token_of(world, granted.grant, "1.00"))
+    with signed_in(world) as visit:
+        refused = lower(visit, granted.grant_id, count="1")
+        assert refused.status_code == 409
+        assert "More than this was spent or is held already." in refused.text
+        assert lower(visit, granted.grant_id, count="2").status_code == 303
+    answer = world.exchange(granted.grant, action=world.action(amount=eur("1.00")))
+    world.refuses(answer, "invalid_authorization_details", constraint="limits.count")
+
+
+def test_what_was_typed_is_kept_and_marked_where_it_cannot_stand(sqlite_world: World) -> None:
+    granted = sqlite_world.granted()
+    with signed_in(sqlite_world) as visit:
+        page = lower(visit, granted.grant_id, total="999", countries=["NL"])
+        assert "You can lower this, not raise it." in page.text
+        assert form_of(page) | {"countries": ["NL"], "total": ["999"]} == form_of(page)
+        assert '<details class="card" open>' in page.text
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume", "lower"])
+def test_what_comes_too_late_is_said_so_and_shows_what_is(sqlite_world: World, verb: str) -> None:
+    granted = sqlite_world.granted()
+    with signed_in(sqlite_world) as visit:
+        form = form_of(visit.get(f"/delegations/{granted.grant_id}")) | {"csrf": visit.csrf}
+        visit.post(f"/delegations/{granted.grant_id}/revoke")  # in another tab
+        page = visit.client.post(f"/delegations/{granted.grant_id}/{verb}", data=form)
+    assert page.status_code == 409
+    assert "It was too late for that: this has ended meanwhile." in page.text
+    assert "Stopped" in page.text
+
+
+def test_an_address_says_nothing_was_done_that_was_not(sqlite_world: World) -> None:
+    granted = sqlite_world.granted()
+    with signed_in(sqlite_world) as visit:
+        for word in ("stopped", "paused", "lowered"):
+            for path in ("/", f"/delegations/{granted.grant_id}"):
+                assert 'class="notice good"' not in visit.get(f"{path}?done={word}").text
+
+
+def test_who_wants_to_be_asked_from_less_on_is_asked_again_where_a_rule_had_lifted_it(
+    sqlite_world: World,
+) -> None:
+    granted = asked_above_fifty(sqlite_world)
+    answers(sqlite_world, waits(sqlite_world, granted.grant).approval, rule_up_to="70.00")
+    assert asks(sqlite_world, granted.grant, "60.00").status_code == 200
+    with signed_in(sqlite_world) as visit:
+        assert lower(visit, granted.grant_id, per_action="75").status_code == 303
+        assert asks(sqlite_world, granted.grant, "60.00").status_code == 200  # of that nothing was said
+        assert lower(visit, granted.grant_id, ask_above="40").status_code == 303
+    waits(sqlite_world, granted.grant, "60.00")
 
 
 def test_what_was_not_used_yet_ends_here_and_below(world: World) -> None:
@@ -184,7 +296,7 @@ def test_to_be_asked_above_an_amount_does_not_end_what_the_catalogue_asks_for(sq
     granted = sqlite_world.granted(actions=["payment.finalize", "order.change_address"])
     with signed_in(sqlite_world) as visit:
         actions = ["payment.finalize", "order.change_address"]
-        assert lower(visit, granted.grant_id, action=actions, ask_above="50").status_code == 303
+        assert lower(visit, granted.grant_id, actions=actions, ask_above="50").status_code == 303
         page = visit.get(f"/delegations/{granted.grant_id}/export.json").json()
     expected = {"above": "50.00", "actions": ["order.change_address"]}
     assert page["authorization_details"][0]["approval"] == expected
@@ -274,7 +386,7 @@ def test_A83_A116_names_show_neither_markup_nor_tricks(sqlite_world: World) -> N
 
 def test_A116_cells_of_an_export_are_no_formulas(sqlite_world: World) -> None:
     granted = sqlite_world.granted()
-    for name in ("=1+1", "+1", "-1", "@SUM(A1)", 'a","b', "=HYPERLINK(1)"):
+    for name in ("=1+1", "+1", "-1", "@SUM(A1)", 'a","b', "=HYPERLINK(1)", "＝1+1"):
         merchant = {"category": "5411", "country": "NL", "name": name}
         token_of(sqlite_world, granted.grant, "1.00", merchant=merchant)
     with signed_in(sqlite_world) as visit:
@@ -283,7 +395,7 @@ def test_A116_cells_of_an_export_are_no_formulas(sqlite_world: World) -> None:
     assert answer.headers["content-disposition"] == 'attachment; filename="basket-helper.csv"'
     rows = list(csv.DictReader(io.StringIO(answer.text)))
     names = {row["merchant"] for row in rows if row["merchant"]}
-    assert names == {"'=1+1", "'+1", "'-1", "'@SUM(A1)", 'a","b', "'=HYPERLINK(1)"}
+    assert names == {"'=1+1", "'+1", "'-1", "'@SUM(A1)", 'a","b', "'=HYPERLINK(1)", "'＝1+1"}
     assert not any(
         cell[:1] in ("=", "+", "-", "@", "\t", "\r") for row in rows for cell in row.values() if cell
     )
@@ -342,3 +454,50 @@ def test_what_was_handed_on_for_a_task_that_ended_is_shown_as_ended(sqlite_world
         assert f"/delegations/{child.grant_id}/pause" not in page
         assert f"/delegations/{stays.grant_id}/pause" in page
         assert visit.post(f"/delegations/{child.grant_id}/pause").status_code == 409
+
+
+def test_a_person_stops_a_job_by_its_name_and_only_that_job(world: World) -> None:
+    """Two agents and a hand-over; the job is named on the page, with everybody who works on it."""
+    above = parent(world)
+    child = hand_on(world, above, task_id="job-7")
+    mine = token(world, above.grant, "basket-helper", task_id="job-7")
+    theirs = token(world, child.grant, "price-scout")
+    other = token(world, above.grant, "basket-helper", task_id="job-8")
+    path = f"/delegations/{above.grant_id}"
+    with signed_in(world) as visit:
+        page = visit.get(path).text
+        assert "Jobs it is at" in page
+        assert '<strong class="code">job-7</strong>' in page
+        assert '<strong class="code">job-8</strong>' in page
+        assert '<strong class="code">job-7</strong>' in visit.get(f"/delegations/{child.grant_id}").text
+        for _ in range(2):
+            answer = visit.post(f"{path}/stop-job", job="job-7")
+            assert (answer.status_code, answer.headers["location"]) == (303, f"{path}?done=job-stopped")
+        page = visit.get(answer.headers["location"]).text
+        assert "The job is stopped." in page
+        assert '<strong class="code">job-7</strong>' not in page
+        assert '<strong class="code">job-8</strong>' in page
+    assert [world.introspect(one)["active"] for one in (mine, theirs, other)] == [False, False, True]
+    assert use(world, above.grant, "basket-helper", task_id="job-7").status_code == 400
+    assert use(world, child.grant, "price-scout").status_code == 400
+    assert use(world, above.grant, "basket-helper", task_id="job-8").status_code == 200
+    assert [e["event"] for e in world.events()].count("revocation") == 1
+    the_ledger_is_right(world)
+
+
+def test_nobody_stops_a_job_of_another_person_or_one_that_is_none(sqlite_world: World) -> None:
+    world = sqlite_world
+    mine = world.granted()
+    out = token(world, mine.grant, "basket-helper", task_id="job-7")
+    make_user(world, "bo")
+    bos = world.granted(user="bo")
+    before = len(world.events())
+    with signed_in(world) as visit:
+        assert visit.post(f"/delegations/{bos.grant_id}/stop-job", job="job-7").status_code == 404
+        assert visit.post(f"/delegations/{mine.grant_id}/stop-job", job="no such job").status_code == 400
+        assert visit.post(f"/delegations/{mine.grant_id}/stop-job").status_code == 400
+        assert visit.post(f"/delegations/{mine.grant_id}/stop-job", job="job-9").status_code == 303
+        forged = visit.post(f"/delegations/{mine.grant_id}/stop-job", job="job-7", csrf="x")
+        assert forged.status_code == 403
+    assert world.introspect(out)["active"]
+    assert "revocation" not in [e["event"] for e in world.events()[before:]]

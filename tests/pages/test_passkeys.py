@@ -227,5 +227,7 @@ def test_the_only_way_to_sign_in_is_not_removed(named_world: World) -> None:
         account = client.get("/account")
         visit = Visit(client, csrf_of(account))
         path = account.text.partition('action="/account/passkeys/')[2].partition('"')[0]
-        assert visit.post(f"/account/passkeys/{path}").status_code == 409
+        last = visit.post(f"/account/passkeys/{path}")
+        assert last.status_code == 409
+        assert "It is your only way to sign in" in last.text
         assert "never used" in client.get("/account").text

@@ -167,6 +167,19 @@ def test_A117_tries_are_bounded_for_an_address_whatever_the_account(sqlite_url: 
             assert attempt(client, "ada", PASSWORD).status_code == 303
 
 
+def test_A117_nobody_who_is_not_signed_in_fills_the_database_with_challenges(
+    sqlite_url: str, tmp_path: Any
+) -> None:
+    pages = {"tries_per_address": 3}
+    with running_world(sqlite_url, tmp_path / "world", host="localhost", pages=pages) as world:
+        got = []
+        for _ in range(5):
+            with visitor(world) as client:
+                form = {"csrf": csrf_of(client.get("/sign-in"))}
+                got.append(client.post("/sign-in/passkey/options", data=form).status_code)
+    assert got == [200, 200, 200, 429, 429]
+
+
 # --- sessions -------------------------------------------------------------------------------------------------------
 
 

@@ -68,7 +68,7 @@ def test_every_proof_of_every_small_tree_is_good_and_every_bent_one_is_not() -> 
         for position in range(size):
             proof = tree.inclusion_proof(hashes, position)
             tree.check_inclusion(hashes[position], position, size, proof, root)
-            for bent in (proof + [root], proof[:-1] if proof else [root], [root, *proof[1:]]):
+            for bent in ([*proof, root], proof[:-1] if proof else [root], [root, *proof[1:]]):
                 if bent != proof:
                     with pytest.raises(tree.ProofRefused):
                         tree.check_inclusion(hashes[position], position, size, bent, root)

@@ -5,11 +5,15 @@ from datetime import timedelta
 
 import pytest
 
-from authserver.policy.catalogue import CatalogueEntry, CatalogueError, parse_catalogue
+from authserver.policy.catalogue import CatalogueEntry, CatalogueError, Escalation, parse_catalogue
 from tests.shipped import CONFIG, VOCABULARY, document
 
 SHIPPED = VOCABULARY.catalogue.entries
-KEYS = [field.name for field in fields(CatalogueEntry) if field.name != "name"]
+# As the file has them: a chain of one step is two keys.
+ONE_STEP = ["escalate_to", "escalate_after"]
+FIELDS = [field.name for field in fields(CatalogueEntry) if field.name != "name"]
+KEYS = [*FIELDS, *ONE_STEP]
+CHAIN = [{"to": "group:duty", "after": "PT10M"}, {"to": "group:heads", "after": "PT25M"}]
 
 
 def entry(**changes: object) -> dict[str, object]:
@@ -42,8 +46,7 @@ def test_paying_ships_as_the_contract_shows_it() -> None:
         approver="user",
         approvals=1,
         approval="delegation",
-        escalate_to="group:payments-duty",
-        escalate_after=timedelta(minutes=10),
+        escalation=(Escalation("group:payments-duty", timedelta(minutes=10)),),
         needs=frozenset({"amount", "merchant"}),
         budget="debit",
         lifetime=120,
@@ -89,7 +92,7 @@ def test_an_action_that_is_not_in_the_catalogue_has_no_entry() -> None:
     assert VOCABULARY.catalogue.get("Payment.finalize") is None
 
 
-@pytest.mark.parametrize("key", [key for key in KEYS if key != "approvals"])
+@pytest.mark.parametrize("key", [key for key in KEYS if key not in ("approvals", "escalation", "datatypes")])
 def test_an_entry_without_a_key_is_refused_by_file_action_and_key(key: str) -> None:
     assert f"actions.toml: payment.finalize: {key}: " in refusal(entry(**{key: None}))
 
@@ -113,6 +116,16 @@ def test_an_entry_without_a_key_is_refused_by_file_action_and_key(key: str) -> N
         ("escalate_after", 600, "takes a duration such as PT10M"),
         ("escalate_after", "10 minutes", "takes a duration such as PT10M"),
         ("escalate_after", "PT0M", "takes a duration such as PT10M"),
+        ("escalation", [], "takes a list of 1 to 8 tables"),
+        ("escalation", CHAIN * 5, "takes a list of 1 to 8 tables"),
+        ("escalation", "group:duty", "takes a list of 1 to 8 tables"),
+        ("escalation", ["group:duty"], "takes a list of 1 to 8 tables"),
+        ("escalation", CHAIN[::-1], "each later than the one before"),
+        ("escalation", [CHAIN[0], CHAIN[0]], "each later than the one before"),
+        ("escalation", [{"to": "group:duty"}], "takes to and after"),
+        ("escalation", [{**CHAIN[0], "by": "mail"}], "takes to and after"),
+        ("escalation", [{"to": "duty", "after": "PT10M"}], "takes user or group:NAME"),
+        ("escalation", [{"to": "user", "after": 600}], "takes a duration such as PT10M"),
         ("needs", "amount", "takes a list"),
         ("needs", ["amount", "merchant", "colour"], "of amount, merchant, datatypes, reference"),
         ("needs", ["amount", "amount", "merchant"], "each at most once"),
@@ -128,6 +141,9 @@ def test_an_entry_without_a_key_is_refused_by_file_action_and_key(key: str) -> N
         ("redeem", 1, "takes true or false"),
         ("settle_within", "7", "takes a duration such as PT10M, PT2H or P7D"),
         ("settle_within", "P7DT", "takes a duration such as PT10M, PT2H or P7D"),
+        ("datatypes", "email", "takes a list of data types"),
+        ("datatypes", [7], "takes a list of data types"),
+        ("datatypes", ["email", "email"], "each at most once"),
         ("sender_constraint", "dpop", "takes optional or required"),
         ("colour", "red", "is no key of an action"),
     ],
@@ -147,6 +163,8 @@ def test_a_wrong_key_is_refused_with_what_it_takes(key: str, value: object, take
         ({"budget": "check", "settle_within": None, "needs": []}, "needs: takes amount and merchant"),
         ({"budget": "credit", "settle_within": None}, "needs: takes reference"),
         ({"redeem": False}, "redeem: takes true"),
+        ({"escalation": CHAIN}, "escalation: takes the place of escalate_to"),
+        ({"escalation": CHAIN, "escalate_to": None}, "escalation: takes the place of escalate_to"),
         ({"budget": "none"}, "settle_within: takes"),
         ({"budget": "check"}, "settle_within: takes"),
     ],
@@ -181,3 +199,13 @@ def test_an_action_may_need_several_people_of_a_group() -> None:
     two = parse_catalogue(entry(approver="group:risk", approvals=2), "actions.toml")
     assert two.entries["payment.finalize"].approvals == 2
     assert {shipped.approvals for shipped in SHIPPED.values()} == {1}
+
+
+def test_an_escalation_may_be_a_chain() -> None:
+    parsed = parse_catalogue(
+        entry(escalation=CHAIN, escalate_to=None, escalate_after=None), "actions.toml"
+    ).entries["payment.finalize"]
+    assert parsed.escalation == (
+        Escalation("group:duty", timedelta(minutes=10)),
+        Escalation("group:heads", timedelta(minutes=25)),
+    )

@@ -222,3 +222,35 @@ def test_whoever_a_delegation_or_a_policy_asks_has_to_agree() -> None:
         NEEDED, because="policy:a", approvers=("user", "group:privacy")
     )
     assert narrowed(CROSSED, PRIVACY) == CROSSED
+
+
+# --- text that is too much for Cedar's own stack --------------------------------------------------------------------
+
+TOO_MUCH = {
+    "brackets": "(" * 2_000 + "true" + ")" * 2_000,
+    "sets": "[" * 2_000 + "1" + "]" * 2_000 + " == [1]",
+    "records": "{a:" * 2_000 + "1" + "}" * 2_000 + " == {a:1}",
+    "alternatives": " || ".join(['context.merchant == "m"'] * 5_000),
+    "a merchant each": " || ".join(['context.merchant == "m"'] * 400),
+    "a few too many": " || ".join(["context.dpop"] * 90),
+    "sums": "+".join(["1"] * 30_000) + " == 1",
+    "members": "context" + ".dpop" * 30_000,
+    "branches": "if true then true else " * 6_000 + "true",
+    "calls": "context.datatypes" + '.contains("a")' * 30_000,
+}
+
+
+@pytest.mark.parametrize("condition", TOO_MUCH.values(), ids=TOO_MUCH)
+def test_a_policy_that_would_take_the_process_with_it_is_a_problem_like_any_other(condition: str) -> None:
+    """A stack that is full ends a server, and its reload of policies with it; so nobody asks Cedar about these."""
+    text = forbid("first") + forbid("deep", condition)
+    with pytest.raises(PolicyError) as refused:
+        read_policies(Source("x", "x.cedar", text))
+    assert "x.cedar:2: is too long or too deeply nested; a list takes a set" in str(refused.value)
+
+
+def test_a_long_list_and_deep_texts_are_no_depth() -> None:
+    names = ", ".join(f'"m_{number}"' for number in range(5_000))
+    text = forbid("listed", f"context has merchant && [{names}].contains(context.merchant)")
+    text += forbid("said", f'context.user == "{"(" * 500}" // {"[" * 500}\n')
+    assert [policy.id for policy in read_policies(Source("x", "x.cedar", text))] == ["listed", "said"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent.parent
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -34,6 +35,26 @@ def test_A128_every_dependency_is_pinned_with_hashes() -> None:
 
 def test_A128_the_lock_names_no_registry() -> None:
     assert not re.search(r"https?:|--(extra-)?index|--find-links", LOCK)
+
+
+# Of what handles what strangers send: the versions that mended what is known of them.
+_FIXED = {
+    "authlib": ("1.6.9", "CVE-2026-27962, CVE-2025-62706, CVE-2025-61920, CVE-2025-59420, CVE-2024-37568"),
+    "cryptography": ("44.0.1", "CVE-2024-12797"),
+    "h11": ("0.16.0", "CVE-2025-43859"),
+    "jinja2": ("3.1.6", "CVE-2025-27516"),
+    "joserfc": ("1.4.2", "CVE-2025-65015"),
+    "pyjwt": ("2.10.1", "CVE-2022-29217, CVE-2024-53861"),
+    "requests": ("2.32.4", "CVE-2024-47081"),
+    "urllib3": ("2.6.0", "CVE-2025-66418, CVE-2025-66471, CVE-2025-50181"),
+    "werkzeug": ("3.0.6", "CVE-2024-49766, CVE-2024-49767, CVE-2024-34069"),
+}
+
+
+@pytest.mark.parametrize("name", _FIXED)
+def test_A128_what_is_known_of_a_dependency_is_mended_in_the_version_that_is_locked(name: str) -> None:
+    fixed, known = _FIXED[name]
+    assert Version(_locked()[name]) >= Version(fixed), known
 
 
 @pytest.mark.parametrize("requirement", _asked_for(), ids=str)

@@ -94,7 +94,12 @@ def server() -> Iterator[FakeServer]:
 
 
 def problem(status: int, name: str = "conflict", **members: object) -> tuple[int, dict[str, object]]:
-    said = {"type": f"urn:authserver:problem:{name}", "title": name, "status": status, "detail": "it ended"}
+    said = {
+        "type": f"https://auth.example/errors/{name}",
+        "title": name,
+        "status": status,
+        "detail": "it ended",
+    }
     return status, said | members
 
 

@@ -32,7 +32,7 @@ def test_the_shipped_configuration_names_every_key() -> None:
         f"{section}.{key}"
         for section, kind in _sections().items()
         for key in kind.model_fields
-        if not re.search(rf"^(# )?{key} = ", _text_of(section), re.MULTILINE)
+        if not re.search(rf"^(# )?({key} = |\[\[{section}\.{key}\]\])", _text_of(section), re.MULTILINE)
     ]
     assert not missing
 

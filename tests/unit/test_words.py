@@ -102,6 +102,12 @@ def test_a_wide_range_does_not_list_everything() -> None:
         ("раураl", "раураl", "has letters that look like others (Cyrillic)"),
         ("Αpple", "Αpple", "has letters that look like others (Greek)"),
         ("\ufeff", "?", "had hidden characters in it"),
+        ("\u3164", "?", "had hidden characters in it"),  # a letter of Hangul that is drawn as nothing
+        ("Pay\u034f\ufe0fPal\U000e0101", "PayPal", "had hidden characters in it"),
+        ("Shop\u2800\u2800 one", "Shop one", "had hidden characters in it"),
+        ("Shop   one", "Shop one", "had hidden characters in it"),
+        ("Z" + "\u0335" * 40 + "algo", "Z" + "\u0335" * 3 + "algo", "had hidden characters in it"),
+        ("חנות", "\u2068חנות\u2069", None),  # and beside it an amount stays where it is
     ],
 )
 def test_A83_a_name_hides_nothing_and_look_alikes_are_marked(

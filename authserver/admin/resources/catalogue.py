@@ -1,7 +1,7 @@
 """`/catalogue`: every sensitive action, who answers for it, and where nobody does."""
 
 from authserver.admin.operations import Call, Operation, Reply, shown
-from authserver.admin.shapes import CatalogueItem, PageOf
+from authserver.admin.shapes import CatalogueItem, EscalationStep, PageOf
 from authserver.administration.gaps import Owned, owned
 from authserver.administration.roles import Permission
 
@@ -17,8 +17,8 @@ def read_action(call: Call) -> Reply:
 
 
 def _all(call: Call) -> list[CatalogueItem]:
-    catalogue = call.services.vocabulary.catalogue
-    found = call.services.database.read(lambda connection: owned(connection, catalogue))
+    catalogue, groups = call.services.vocabulary.catalogue, call.services.settings.groups.members
+    found = call.services.database.read(lambda connection: owned(connection, catalogue, groups))
     return [_item(one) for one in found]
 
 
@@ -31,12 +31,13 @@ def _item(one: Owned) -> CatalogueItem:
         approver=entry.approver,
         approvals=entry.approvals,
         approval=entry.approval,
-        escalate_to=entry.escalate_to,
+        escalation=[EscalationStep(step.to, int(step.after.total_seconds())) for step in entry.escalation],
         needs=sorted(entry.needs),
         budget=entry.budget,
         lifetime=entry.lifetime,
         redeem=entry.redeem,
         sender_constraint=entry.sender_constraint,
+        datatypes=entry.datatypes,
         members=one.members,
         gaps=one.gaps,
     )

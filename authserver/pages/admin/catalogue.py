@@ -21,7 +21,9 @@ def routes(services: Services) -> list[tuple[str, str, Callable[..., Response]]]
 def show_catalogue(services: Services, request: Request) -> Response:
     """Every action with its owner, its approvers and what is missing."""
     administrator, catalogue = enter(services, request), services.vocabulary.catalogue
-    found = services.database.read(lambda connection: owned(connection, catalogue))
+    found = services.database.read(
+        lambda connection: owned(connection, catalogue, services.settings.groups.members)
+    )
     return page(
         "catalogue",
         administrator,
@@ -30,7 +32,7 @@ def show_catalogue(services: Services, request: Request) -> Response:
         gap_names={
             "owner": _("nobody is in the owner group"),
             "approver": _("too few people can approve"),
-            "escalate_to": _("nobody is there to escalate to"),
+            "escalation": _("nobody is there to escalate to"),
         },
         missing=sum(bool(one.gaps) for one in found),
     )

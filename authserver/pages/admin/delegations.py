@@ -114,7 +114,7 @@ def show_task(services: Services, request: Request, task_id: str) -> Response:
     found = (
         []
         if "\x00" in task_id
-        else services.database.read(lambda connection: actions.of_task(connection, task_id, _MOST))
+        else services.database.read(lambda connection: actions.tokens_of_task(connection, task_id, _MOST))
     )
     ends = revoke.would_end(services, Target("task", task_id.replace("\x00", "")), now)
     return page(

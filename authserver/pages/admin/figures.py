@@ -1,5 +1,6 @@
 """`/admin/figures`: charts of the last hour, day, week or month; drawn here, with the numbers beside them."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -8,6 +9,7 @@ from typing import Any
 from flask import Request, Response, request
 from sqlalchemy import Connection
 
+from authserver import metrics
 from authserver.administration import figures
 from authserver.administration.windows import window_since
 from authserver.pages import words
@@ -60,9 +62,18 @@ def show(services: Services, request: Request) -> Response:
         periods=PERIODS,
         period=period,
         period_names={"hour": _("Hour"), "day": _("Day"), "week": _("Week"), "month": _("Month")},
+        took=_with_some(metrics.durations("exchange")),
         named={"category": _category, "country": _country},
         span=span,
     )
+
+
+def _with_some(durations: dict[float, int]) -> list[tuple[str, int]]:
+    """The steps up to the last one that anything took, in milliseconds."""
+    steps = sorted(durations.items())
+    while steps and not steps[-1][1]:
+        steps.pop()
+    return [(f"{bound * 1000:g}" if bound != math.inf else "", number) for bound, number in steps]
 
 
 def span(length: timedelta | None) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from flask import Request, Response, request
@@ -12,13 +12,15 @@ from authserver.actors.key_sources import Freshness
 from authserver.administration import decisions, figures
 from authserver.administration.decisions import Wanted
 from authserver.administration.windows import window_since
+from authserver.audit import batches
 from authserver.pages.admin.decisions import lines
 from authserver.pages.admin.entrance import enter, page
 from authserver.services import Services
-from authserver.texts import _
+from authserver.texts import _, ngettext
 from authserver.tokens import signing_keys
 
 _HOUR, _MINUTE = timedelta(hours=1), timedelta(minutes=1)
+_LATE = timedelta(minutes=10)  # what the upkeep has not done by then, it does not do
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +72,37 @@ def _health(services: Services, connection: Connection) -> Iterator[Health]:
         _("%(active)s sign now, %(pending)s pending", active=active, pending=keys.count("pending")),
         "/admin/keys",
     )
+    yield _sealing(connection, now)
+    yield _ledger(connection, now)
     problem = services.policies.problem
     yield Health(
         _("Policies"),
         "bad" if problem else "good",
         _("A change could not be taken over") if problem else _("In force as they are written"),
         "/admin/policies",
+    )
+
+
+def _sealing(connection: Connection, now: datetime) -> Health:
+    events, seconds = batches.lag(connection, now)
+    is_late = seconds > _LATE.total_seconds()
+    said = ngettext("%(number)s event is not sealed yet", "%(number)s events are not sealed yet", events)
+    if is_late:
+        said = _("%(events)s, the oldest for %(minutes)s min", events=said, minutes=int(seconds // 60))
+    return Health(_("Sealing of the audit"), "warn" if is_late else "good", said)
+
+
+def _ledger(connection: Connection, now: datetime) -> Health:
+    overdue = figures.overdue(connection, now - _LATE)
+    said = ngettext(
+        "%(number)s hold is overdue: is the upkeep running?",
+        "%(number)s holds are overdue: is the upkeep running?",
+        overdue.number,
+    )
+    return Health(
+        _("Ledger"),
+        "warn" if overdue.number else "good",
+        said if overdue.number else _("Nothing holds money for longer than it may"),
     )
 
 

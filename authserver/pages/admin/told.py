@@ -9,8 +9,8 @@ from authserver.audit.events import Event
 from authserver.errors import Refusal
 from authserver.ledger.actions import ActionRecord
 from authserver.my_agents import Happened
+from authserver.names import ShownName
 from authserver.pages import words
-from authserver.pages.words import ShownName
 from authserver.policy.catalogue import Catalogue
 from authserver.policy.details import ActionDetails, stored_action
 from authserver.texts import _

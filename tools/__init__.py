@@ -1,0 +1,1 @@
+"""What builds the documentation; nothing of it is installed."""
