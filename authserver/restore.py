@@ -5,7 +5,7 @@ nothing is minted; `restore` goes on from there, with a copy of the events that 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +13,8 @@ from pathlib import Path
 import structlog
 from sqlalchemy import Connection
 
+from authserver import api_tokens
+from authserver.actors import NotRegistered
 from authserver.audit import batches, heads
 from authserver.audit.batches import Batch
 from authserver.audit.events import Record
@@ -23,7 +25,7 @@ from authserver.delegations import changes
 from authserver.delegations.records import load_chain
 from authserver.errors import Refusal
 from authserver.notifications import collectors
-from authserver.register import disable_agent
+from authserver.register import disable_agent, disable_resource_server, disable_user
 from authserver.revoke import Target, UnknownTarget, revoke
 from authserver.seal import seal
 from authserver.services import Services
@@ -31,6 +33,12 @@ from authserver.tokens import signing_keys
 
 log = structlog.get_logger()
 _TAIL_BYTES = 65_536
+# Events that put somebody out of action: which member names them, and what does it again.
+_DISABLES: Mapping[str, tuple[str, Callable[[Connection, str, str, datetime], None]]] = {
+    "agent.disabled": ("client_id", disable_agent),
+    "user.disabled": ("user_id", disable_user),
+    "resource_server.disabled": ("id", disable_resource_server),
+}
 
 
 class CopyRefused(ValueError):
@@ -168,12 +176,17 @@ def _done_again(services: Services, event: Mapping[str, object], by: str, now: d
             target = Target(data["kind"], data["target"], data.get("party", ""))
             revoke(services, target, reason=str(data.get("reason", "")), by=by, now=now)
             return True
-        if event["event"] == "agent.disabled":
-            services.database.write(lambda c: disable_agent(c, str(event["client_id"]), by, now))
+        if event["event"] == "api_token.revoked":
+            api_tokens.revoke(services, str(data["api_token"]["id"]), by=by, now=now)
+            return True
+        if event["event"] in _DISABLES:
+            member, disable = _DISABLES[str(event["event"])]
+            name = str({**event, **data}[member])  # what it says of itself, before its own number
+            services.database.write(lambda c: disable(c, name, by, now))
             return True
         if event["event"] == "delegation.paused":
             return services.database.write(lambda c: _pause(services, c, str(event["delegation_id"]), now))
-    except (UnknownTarget, LookupError, Refusal) as error:
+    except (UnknownTarget, NotRegistered, LookupError, Refusal) as error:
         # It was made after the back-up, so that it is not there to be ended.
         log.info("audit.not_done_again", event_name=event["event"], reason=str(error))
     return False
