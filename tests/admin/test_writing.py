@@ -4,17 +4,19 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import select
 
+from authserver.actors import agents
 from authserver.administration.roles import Role
 from authserver.ledger import idempotency
 from authserver.schema import IdempotencyKey, table_of
 from tests.admin.scene import Client, agent, client_of, is_problem
 from tests.policies import forbid, write
 from tests.settling import redeem, token_of
-from tests.world import World, running_world
+from tests.world import World, make_agent, running_world
 
 
 @pytest.fixture
@@ -330,3 +332,25 @@ def test_whoever_asks_too_often_waits_and_holds_up_nobody_else(sqlite_url: str, 
         assert other.ask("GET", "/agents").status_code == 200
         world.clock.advance(seconds=40)
         assert busy.ask("GET", "/agents").status_code == 200
+
+
+# --- agents with a document -----------------------------------------------------------------------------------------
+
+
+def test_an_agent_whose_client_id_is_an_address_is_read_and_changed_by_it(sqlite_world: World) -> None:
+    world, owner, address = sqlite_world, client_of(sqlite_world, Role.OWNER), "https://agent.example/client"
+    now = world.clock.now()
+    published = make_agent(
+        address,
+        "spiffe://example.org/agent/published",
+        now,
+        redirect_uris=("https://agent.example/back",),
+        document_read_at=now,
+    )
+    world.services.database.write(lambda connection: agents.create(connection, published))
+    path = f"/agents/{quote(address, safe='')}"
+    assert owner.get(path)["redirect_uris"] == ["https://agent.example/back"]
+    assert owner.patch(path, {"risk": "high"}).json()["risk"] == "high"
+    assert owner.get(path)["redirect_uris"] == ["https://agent.example/back"]
+    is_problem(owner.patch(path, {"redirect_uris": ["https://evil.example/"]}), 422)
+    assert "disabled_at" in owner.post(f"{path}/disable")
