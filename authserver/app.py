@@ -132,8 +132,8 @@ def _oauth(services: Services) -> Blueprint:
         "/.well-known/oauth-authorization-server",
         lambda: metadata.metadata_response(services),
     )
-    _route(routes, _API_METHODS, "/api/v1/<path:path>", _api(services))
     _ssf(routes, services)
+    _route(routes, _API_METHODS, "/api/v1/<path:path>", _api(services))
     _route(routes, "GET", "/healthz", health.alive)
     _route(routes, "GET", "/readyz", lambda: health.ready(services))
     _route(routes, "GET", "/metrics", lambda: metrics.respond(services, request))
@@ -148,18 +148,6 @@ def _on_whole_history(services: Services, answer: Answer) -> Answer:
         return answer(**arguments)
 
     return respond
-
-
-def _api(services: Services) -> Answer:
-    """The administrators' API, imported when it is first called: most processes of a company never are."""
-
-    @cache
-    def opened() -> Callable[..., Response]:
-        from authserver.admin.serving import api
-
-        return api(services)
-
-    return lambda path: opened()(request, path)
 
 
 def _ssf(routes: Blueprint, services: Services) -> None:
@@ -177,6 +165,18 @@ def _ssf(routes: Blueprint, services: Services) -> None:
         lambda stream_id: ssf.poll(services, request, stream_id),
     )
     _route(routes, "GET", "/.well-known/ssf-configuration", lambda: ssf.metadata(services))
+
+
+def _api(services: Services) -> Answer:
+    """The administrators' API, imported when it is first called: most processes of a company never are."""
+
+    @cache
+    def opened() -> Callable[..., Response]:
+        from authserver.admin.serving import api
+
+        return api(services)
+
+    return lambda path: opened()(request, path)
 
 
 def _route(routes: Blueprint, method: str | tuple[str, ...], path: str, answer: Answer) -> None:

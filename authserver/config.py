@@ -319,29 +319,6 @@ class UpstreamSettings(_Section):
         return self
 
 
-class ApiCallerSettings(_Section):
-    """Who may call the administrators' API with an assertion of a trust domain: a workload, or whoever has a claim."""
-
-    trust_domain: str
-    subject: str | None = Field(default=None, min_length=1)
-    claim: str | None = Field(default=None, min_length=1)
-    value: str | None = Field(default=None, min_length=1)
-    role: Literal["viewer", "revoker", "operator", "owner"]
-
-    @model_validator(mode="after")
-    def _one_way_to_know_it(self) -> Self:
-        if (self.claim is None) != (self.value is None) or (self.subject is None) == (self.claim is None):
-            raise ValueError("takes subject, or claim and value")
-        return self
-
-
-class ApiSettings(_Section):
-    """The administrators' API."""
-
-    requests_per_minute: int = Field(default=600, ge=1, le=1_000_000)
-    callers: tuple[ApiCallerSettings, ...] = ()
-
-
 class ClientMetadataSettings(_Section):
     """Agents whose client_id is the address of a document. Times are in seconds."""
 
@@ -379,6 +356,29 @@ class GroupsSettings(BaseModel):
             if not re.fullmatch(r"[a-z][a-z0-9_-]{0,63}", name):
                 raise ValueError(f"{name!a}: a group's name takes a-z 0-9 _ - and begins with a letter")
         return self
+
+
+class ApiCallerSettings(_Section):
+    """Who may call the administrators' API with an assertion of a trust domain: a workload, or whoever has a claim."""
+
+    trust_domain: str
+    subject: str | None = Field(default=None, min_length=1)
+    claim: str | None = Field(default=None, min_length=1)
+    value: str | None = Field(default=None, min_length=1)
+    role: Literal["viewer", "revoker", "operator", "owner"]
+
+    @model_validator(mode="after")
+    def _one_way_to_know_it(self) -> Self:
+        if (self.claim is None) != (self.value is None) or (self.subject is None) == (self.claim is None):
+            raise ValueError("takes subject, or claim and value")
+        return self
+
+
+class ApiSettings(_Section):
+    """The administrators' API."""
+
+    requests_per_minute: int = Field(default=600, ge=1, le=1_000_000)
+    callers: tuple[ApiCallerSettings, ...] = ()
 
 
 class LogSettings(_Section):
@@ -475,12 +475,12 @@ class Settings(BaseSettings):
     upstream: UpstreamSettings = UpstreamSettings()
     audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
-    api: ApiSettings = ApiSettings()
     client_metadata: ClientMetadataSettings = ClientMetadataSettings()
     tasks: TasksSettings = TasksSettings()
     groups: GroupsSettings = GroupsSettings()
     events: EventsSettings = EventsSettings()
     metrics: MetricsSettings = MetricsSettings()
+    api: ApiSettings = ApiSettings()
     trust_domains: tuple[TrustDomainSettings, ...]
 
     @model_validator(mode="after")

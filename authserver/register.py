@@ -240,12 +240,6 @@ def change_resource_server(
     return None if secret is None else IssuedServer(server.id, server.identifier, secret)
 
 
-def disable_resource_server(connection: Connection, id: str, by: str, now: datetime) -> None:
-    """Let it validate and redeem nothing any more. Raises `NotRegistered`."""
-    resource_servers.disable(connection, id, now)
-    Record("resource_server.disabled").changed(connection, now, by=by, id=id)
-
-
 def renew_secret(
     connection: Connection, before: ResourceServer, overlap: timedelta, by: str, now: datetime
 ) -> IssuedServer:
@@ -264,6 +258,12 @@ def renew_secret(
     told = {"id": before.id, "identifier": before.identifier, "previous_until": f"{until:%Y-%m-%dT%H:%M:%SZ}"}
     Record("resource_server.secret_renewed").changed(connection, now, by=by, resource_server=told)
     return IssuedServer(before.id, before.identifier, secret)
+
+
+def disable_resource_server(connection: Connection, id: str, by: str, now: datetime) -> None:
+    """Let it validate and redeem nothing any more. Raises `NotRegistered`."""
+    resource_servers.disable(connection, id, now)
+    Record("resource_server.disabled").changed(connection, now, by=by, id=id)
 
 
 def _with_new_secret(server: ResourceServer) -> tuple[str | None, ResourceServer]:

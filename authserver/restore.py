@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import structlog
 from sqlalchemy import Connection
 
-from authserver import api_tokens
+from authserver import api_tokens, register
 from authserver.actors import NotRegistered
 from authserver.audit import batches, heads
 from authserver.audit.batches import Batch
@@ -25,7 +26,6 @@ from authserver.delegations import changes
 from authserver.delegations.records import load_chain
 from authserver.errors import Refusal
 from authserver.notifications import collectors
-from authserver.register import disable_agent, disable_resource_server, disable_user
 from authserver.revoke import Target, UnknownTarget, revoke
 from authserver.seal import seal
 from authserver.services import Services
@@ -33,12 +33,8 @@ from authserver.tokens import signing_keys
 
 log = structlog.get_logger()
 _TAIL_BYTES = 65_536
-# Events that put somebody out of action: which member names them, and what does it again.
-_DISABLES: Mapping[str, tuple[str, Callable[[Connection, str, str, datetime], None]]] = {
-    "agent.disabled": ("client_id", disable_agent),
-    "user.disabled": ("user_id", disable_user),
-    "resource_server.disabled": ("id", disable_resource_server),
-}
+Event = Mapping[str, object]
+Data = dict[str, Any]
 
 
 class CopyRefused(ValueError):
@@ -168,28 +164,57 @@ def _without_leaf(event: Mapping[str, object]) -> dict[str, object]:
 
 def _done_again(services: Services, event: Mapping[str, object], by: str, now: datetime) -> bool:
     """End again what the event ended; False where it ended nothing."""
+    again = _AGAIN.get(str(event["event"]))
     data = event.get("data")
-    if not isinstance(data, dict):
+    if again is None or not isinstance(data, dict):
         return False
     try:
-        if event["event"] == "revocation":
-            target = Target(data["kind"], data["target"], data.get("party", ""))
-            revoke(services, target, reason=str(data.get("reason", "")), by=by, now=now)
-            return True
-        if event["event"] == "api_token.revoked":
-            api_tokens.revoke(services, str(data["api_token"]["id"]), by=by, now=now)
-            return True
-        if event["event"] in _DISABLES:
-            member, disable = _DISABLES[str(event["event"])]
-            name = str({**event, **data}[member])  # what it says of itself, before its own number
-            services.database.write(lambda c: disable(c, name, by, now))
-            return True
-        if event["event"] == "delegation.paused":
-            return services.database.write(lambda c: _pause(services, c, str(event["delegation_id"]), now))
+        return again(services, event, data, by, now)
     except (UnknownTarget, NotRegistered, LookupError, Refusal) as error:
         # It was made after the back-up, so that it is not there to be ended.
         log.info("audit.not_done_again", event_name=event["event"], reason=str(error))
-    return False
+        return False
+
+
+def _revoked(services: Services, event: Event, data: Data, by: str, now: datetime) -> bool:
+    target = Target(data["kind"], data["target"], data.get("party", ""))
+    revoke(services, target, reason=str(data.get("reason", "")), by=by, now=now)
+    return True
+
+
+def _agent_disabled(services: Services, event: Event, data: Data, by: str, now: datetime) -> bool:
+    services.database.write(lambda c: register.disable_agent(c, str(event["client_id"]), by, now))
+    return True
+
+
+def _user_disabled(services: Services, event: Event, data: Data, by: str, now: datetime) -> bool:
+    services.database.write(lambda c: register.disable_user(c, data["user_id"], by, now))
+    return True
+
+
+def _server_disabled(services: Services, event: Event, data: Data, by: str, now: datetime) -> bool:
+    services.database.write(lambda c: register.disable_resource_server(c, data["id"], by, now))
+    return True
+
+
+def _token_revoked(services: Services, event: Event, data: Data, by: str, now: datetime) -> bool:
+    api_tokens.revoke(services, data["api_token"]["id"], by=by, now=now)
+    return True
+
+
+def _paused(services: Services, event: Event, data: Data, by: str, now: datetime) -> bool:
+    return services.database.write(lambda c: _pause(services, c, str(event["delegation_id"]), now))
+
+
+# Each event that ended something, and how that is ended again.
+_AGAIN: Mapping[str, Callable[[Services, Event, Data, str, datetime], bool]] = {
+    "revocation": _revoked,
+    "agent.disabled": _agent_disabled,
+    "user.disabled": _user_disabled,
+    "resource_server.disabled": _server_disabled,
+    "api_token.revoked": _token_revoked,
+    "delegation.paused": _paused,
+}
 
 
 def _pause(services: Services, connection: Connection, delegation_id: str, now: datetime) -> bool:

@@ -90,8 +90,8 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class EscalationStep(Shown):
-    """Who else is asked when nobody has answered after so many seconds."""
+class EscalationItem(Shown):
+    """Who is asked as well where nobody has answered `after` so many seconds."""
 
     to: str
     after: int
@@ -107,7 +107,7 @@ class CatalogueItem(Shown):
     approver: str
     approvals: int
     approval: Literal["delegation", "unless_delegated", "always"]
-    escalation: Sequence[EscalationStep]
+    escalation: Sequence[EscalationItem]
     needs: Sequence[str]
     budget: Literal["debit", "credit", "check", "none"]
     lifetime: int

@@ -1,7 +1,7 @@
 """`/catalogue`: every sensitive action, who answers for it, and where nobody does."""
 
 from authserver.admin.operations import Call, Operation, Reply, shown
-from authserver.admin.shapes import CatalogueItem, EscalationStep, PageOf
+from authserver.admin.shapes import CatalogueItem, EscalationItem, PageOf
 from authserver.administration.gaps import Owned, owned
 from authserver.administration.roles import Permission
 
@@ -17,8 +17,8 @@ def read_action(call: Call) -> Reply:
 
 
 def _all(call: Call) -> list[CatalogueItem]:
-    catalogue, groups = call.services.vocabulary.catalogue, call.services.settings.groups.members
-    found = call.services.database.read(lambda connection: owned(connection, catalogue, groups))
+    catalogue = call.services.vocabulary.catalogue
+    found = call.services.database.read(lambda c: owned(c, catalogue, call.services.settings.groups.members))
     return [_item(one) for one in found]
 
 
@@ -31,7 +31,7 @@ def _item(one: Owned) -> CatalogueItem:
         approver=entry.approver,
         approvals=entry.approvals,
         approval=entry.approval,
-        escalation=[EscalationStep(step.to, int(step.after.total_seconds())) for step in entry.escalation],
+        escalation=[EscalationItem(to=s.to, after=int(s.after.total_seconds())) for s in entry.escalation],
         needs=sorted(entry.needs),
         budget=entry.budget,
         lifetime=entry.lifetime,
