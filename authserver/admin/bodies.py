@@ -153,13 +153,17 @@ class Reason(Sent):
 
 
 class NewAgent(Sent):
-    """An agent to be registered under its workload; without `actions` it may do whatever users delegate."""
+    """An agent to be registered under its workload; without `actions` it may do whatever users delegate.
 
-    client_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
+    A client id that is the address of a metadata document has its redirect URIs and keys from there.
+    """
+
+    client_id: LongText
     trust_domain: Text
     subject: LongText
     name: Text | None = None
     owner: Text | None = None
+    risk: Literal["low", "medium", "high"] | None = None
     actions: list[Text] | None = None
     redirect_uris: list[LongText] | None = None
     jwks: Object | None = None
@@ -170,6 +174,7 @@ class AgentChange(Sent):
 
     name: Text | None = None
     owner: Text | None = None
+    risk: Literal["low", "medium", "high"] | None = None
     actions: list[Text] | None = None
     redirect_uris: list[LongText] | None = None
     jwks: Object | None = None

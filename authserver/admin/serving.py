@@ -138,7 +138,8 @@ class Api:
 
 
 def _template(path: str) -> str:
-    return path.replace("{", "<").replace("}", ">")
+    # A client id may be an address.
+    return path.replace("{client_id}", "<path:client_id>").replace("{", "<").replace("}", ">")
 
 
 # --- what comes in ------------------------------------------------------------------------------------------------
