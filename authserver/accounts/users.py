@@ -126,8 +126,9 @@ def use_enrolment(connection: Connection, unverified_secret: str, now: datetime)
 
 
 def set_password(connection: Connection, user_id: str, password_hash: str) -> None:
-    """Give a user another password."""
-    connection.execute(update(_TABLE).where(_TABLE.c.user_id == user_id).values(password_hash=password_hash))
+    """Give a user another password. A link to enrol with, which somebody else may have seen, ends with the old one."""
+    values = {"password_hash": password_hash, "enrolment_hash": None, "enrolment_expires_at": None}
+    connection.execute(update(_TABLE).where(_TABLE.c.user_id == user_id).values(values))
 
 
 def has_password(connection: Connection, user_id: str) -> bool:
@@ -148,6 +149,12 @@ def _enrols(unverified_secret: str, now: datetime) -> ColumnElement[bool]:
 def list_all(connection: Connection) -> list[User]:
     """All users by user name."""
     return [_user(row) for row in connection.execute(select(_TABLE).order_by(_TABLE.c.username))]
+
+
+def list_some(connection: Connection, after: str, most: int) -> list[User]:
+    """Up to `most` users by user name, those after that one."""
+    query = select(_TABLE).where(_TABLE.c.username > after).order_by(_TABLE.c.username).limit(most)
+    return [_user(row) for row in connection.execute(query)]
 
 
 def _user(row: Row[tuple[object, ...]]) -> User:

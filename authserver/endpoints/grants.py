@@ -23,6 +23,10 @@ def respond(services: Services, request: Request, grant_id: str) -> Response:
     try:
         caller = _caller(services, request)
         record.client_id = caller.client_id
+        if "\x00" in grant_id:  # PostgreSQL cannot even be asked for it
+            raise Refusal(
+                "not_found", "there is no such grant of this client", "grant_id.unknown", status=404
+            )
         if reads:
             return json_answer(grant_management.query(services, grant_id, caller, record, now))
         if not isinstance(caller, Agent):

@@ -121,8 +121,7 @@ def error_page(
 
 def refusal_page(refusal: Refusal) -> Response:
     """A refusal in words."""
-    # Where the database cannot be asked, nobody can be told who is signed in.
-    signed_in = None if refusal.status >= 500 else look(services_here(), request)
+    signed_in = _whoever(refusal)
     lead_to = "/sign-in" if refusal.rule == "page.session" else None
     if lead_to and request.method == "POST":
         lead_to += f"?next={quote(local_path(request.path), safe='')}"
@@ -130,6 +129,14 @@ def refusal_page(refusal: Refusal) -> Response:
     for name, value in refusal.headers.items():
         response.headers[name] = value
     return response
+
+
+def _whoever(refusal: Refusal) -> SignedIn | None:
+    """Who is signed in, where the database can be asked."""
+    try:
+        return None if refusal.status >= 500 else look(services_here(), request)
+    except Refusal:
+        return None
 
 
 def wants_a_page(request: Request) -> bool:
@@ -174,6 +181,8 @@ def _in_words(refusal: Refusal) -> tuple[str, str]:
         return _("There is nothing here"), _(
             "The address is wrong, or what was here belongs to somebody else."
         )
+    if refusal.status == 403:
+        return _("Not with your role"), _("Nothing was changed. Ask an owner of this server, if you need it.")
     if refusal.status == 429:
         return _("Too many tries"), _("Wait a few minutes, then try again.")
     if refusal.status >= 500:

@@ -2,11 +2,14 @@
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 
 from flask import Request, Response, request
 from sqlalchemy import Connection
 
 from authserver import strict_json
+from authserver.accounts import tries
+from authserver.accounts.tries import Bound
 from authserver.errors import Refusal
 from authserver.notifications import addresses, outbox, ways
 from authserver.notifications.addresses import TooMany
@@ -16,6 +19,7 @@ from authserver.services import Services
 from authserver.texts import _, language
 
 _EMAIL = re.compile(r"[!#-'*+\-/-9=?A-Z^-~]+(\.[!#-'*+\-/-9=?A-Z^-~]+)*@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
+_QUESTIONS = Bound(15, timedelta(hours=1))
 _PUSH_MEMBERS = {"endpoint", "keys", "expirationTime"}
 
 
@@ -53,6 +57,8 @@ def add_email(services: Services, request: Request) -> Response:
         added = addresses.add(
             connection, services.seal, user_id, "email", data, now, language=language(), confirmed=False
         )
+        # Each asks a stranger, perhaps: nobody uses this server to fill somebody's letter box.
+        tries.count(connection, f"confirm:{user_id}", _QUESTIONS, now)
         outbox.put(connection, None, "confirm", "email", added, now)
 
     return _added(services, signed_in, write)

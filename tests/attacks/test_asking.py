@@ -20,6 +20,7 @@ from tests.asking import (
     LOOPBACK,
     allow,
     allow_device,
+    as_agent,
     ask_by_device,
     challenge_of,
     claim,
@@ -775,6 +776,9 @@ def test_a_nul_in_an_address_is_no_failure_of_the_database(world: World, name: s
     with signed_in(world) as visit:
         for path in (f"/consent/{name}", f"/approvals/{name}", f"/delegations/{name}", f"/enrol/{name}"):
             assert visit.get(path).status_code == 404
+        for method in ("GET", "DELETE"):
+            answer = world.client.request(method, f"/oauth/grants/{name}", data=as_agent(world))
+            assert answer.status_code == 404
         query = f"client_id={name}&request_uri=urn:ietf:params:oauth:request_uri:{name}"
         assert visit.get(f"/oauth/authorize?{query}").status_code == 400
         for path in (f"account/sessions/{name}/end", f"account/passkeys/{name}/remove", f"consent/{name}"):

@@ -420,6 +420,19 @@ def test_nobody_has_addresses_without_end(mailing: tuple[World, Postbox]) -> Non
     assert got == [303] * 10 + [409]
 
 
+def test_nobody_fills_a_strangers_letter_box(mailing: tuple[World, Postbox]) -> None:
+    world, postbox = mailing
+    got = []
+    with signed_in(world) as visit:
+        for _ in range(20):
+            got.append(visit.post("/notifications/email", email="stranger@example.com").status_code)
+            deliver(world)
+            for end in re.findall(r'action="(/notifications/[^"/]+/end)"', visit.get("/notifications").text):
+                visit.post(end)
+    assert got == [303] * 15 + [429] * 5
+    assert len(postbox.letters) == 15
+
+
 def test_a_mail_server_that_is_down_loses_nothing(sqlite_url: str, tmp_path: Path) -> None:
     mail = {"smtp_host": "127.0.0.1", "smtp_port": 1, "smtp_security": "none", "mail_from": "a@example.com"}
     with telling(sqlite_url, tmp_path, **mail) as world:

@@ -172,6 +172,27 @@ def test_a_person_allows_less_with_the_keyboard_alone(
     }
 
 
+def test_the_enter_key_in_a_number_allows_nothing_and_shows_what_it_comes_to(
+    browser: Browser, world: World, callback: Callback
+) -> None:
+    with signed_in_page(browser, world) as page:
+        page.goto(link(world, callback, details=world.delegation(**EVERYTHING)))
+        countries = page.locator("section", has=page.get_by_role("heading", name="Countries of the shops"))
+        countries.get_by_text("Leave out some of these").click()
+        countries.get_by_label("Malta", exact=True).check()
+        page.get_by_label("At most in all").fill("99")
+        page.get_by_label("At most in all").press("Enter")
+        page.wait_for_function("document.querySelector('.lead').innerText.includes('99')")
+        assert "up to €80 at a time and €99 in all" in page.locator(".lead").inner_text()
+        assert "Never: bars and pubs, France and Malta." in page.locator("ul.facts").inner_text()
+        assert countries.get_by_label("Malta", exact=True).is_checked()
+        page.get_by_role("button", name="Allow this").click()
+        told = arrived(page, callback)
+    [granted] = claimed(world, callback, told["code"])["authorization_details"]
+    assert granted["limits"]["total"] == "99.00"
+    assert granted["merchants"]["except"]["countries"] == ["FR", "MT"]
+
+
 def test_what_cannot_stand_is_marked_and_what_was_typed_is_kept(browser: Browser, world: World) -> None:
     with signed_in_page(browser, world) as page:
         page.goto(link(world))
