@@ -4,7 +4,6 @@ from datetime import datetime
 from pathlib import Path
 
 import click
-from sqlalchemy import Connection
 
 from authserver import register
 from authserver.actors import AlreadyRegistered, NotRegistered, agents
@@ -22,9 +21,9 @@ from authserver.commands.context import (
     print_records,
     read_json,
 )
+from authserver.disable import disable_agent
 from authserver.members import without_none
 from authserver.policy.facts import RISKS
-from authserver.revoke import Target, revoke
 from authserver.services import Services
 
 _COLUMNS = ("client_id", "name", "trust_domain", "subject", "owner", "risk", "actions", "disabled_at")
@@ -108,18 +107,12 @@ def list_agents(as_json: bool) -> None:
 def disable(client_id: str) -> None:
     """End what the agent CLIENT_ID may do, for good: none of its delegations can be used any more."""
 
-    def write(connection: Connection) -> Agent | None:
-        register.disable_agent(connection, client_id, operator(), now)
-        return agents.find(connection, client_id)
-
     with opened() as services:
-        now = services.clock.now()
         try:
-            agent = services.database.write(write)
+            disable_agent(services, client_id, by=operator(), now=services.clock.now())
         except NotRegistered as error:
             raise Failed(f"{client_id}: there is no such agent") from error
-        # Its live tokens end by a revocation like any other, which waits for running exchanges and gives back amounts.
-        revoke(services, Target("agent", client_id), reason="agent disabled", by=operator(), now=now)
+        agent = services.database.read(lambda connection: agents.find(connection, client_id))
     if agent is not None:
         print_json(_shown(agent))
 
