@@ -130,6 +130,12 @@ ERRORS: Mapping[str, Explained] = {
         "There is nothing here, or nothing that is the caller's. One answer for both.",
         "Check the address, and with which credentials you call.",
     ),
+    "precondition_failed": Explained(
+        "RFC 9110 §15.5.13; HTTP 412",
+        "What was to be changed has changed since it was read: its `ETag` is another than the one in `If-Match`. "
+        "Nothing was done.",
+        "Read it again, look at what changed, and send the change with the new `ETag`.",
+    ),
     "request_not_supported": Explained(
         "RFC 9126 §2.1, RFC 9101",
         "Request objects (`request`) are not taken.",
@@ -160,6 +166,11 @@ ERRORS: Mapping[str, Explained] = {
         "RFC 6749 §5.2",
         "The client is known, and this kind of request is not for it.",
         "Only agents ask people and exchange grants; only resource servers redeem and introspect.",
+    ),
+    "unauthorized": Explained(
+        "RFC 9110 §15.5.2; HTTP 401",
+        "Nobody is known by what the request brought: no credentials, or such as have ended or are not for this.",
+        "Send good credentials: the challenge in `WWW-Authenticate` says which kind.",
     ),
     "unmet_authentication_requirements": Explained(
         "OpenID Connect Unmet Authentication Requirements §3",

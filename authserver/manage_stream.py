@@ -14,9 +14,9 @@ from authserver.errors import Refusal
 from authserver.services import Services
 from authserver.streams import log as happenings
 from authserver.streams import records, sets
-from authserver.streams.records import Delivery, Method, Status, Stream
+from authserver.streams.records import Delivery, Method, Status, Stream, authorization_purpose
 from authserver.streams.sets import Said
-from authserver.transmit import LONGEST_SILENCE, authorization_purpose
+from authserver.transmit import LONGEST_SILENCE
 from authserver.values import is_loopback
 
 METHODS: Mapping[str, Method] = {"urn:ietf:rfc:8935": "push", "urn:ietf:rfc:8936": "poll"}

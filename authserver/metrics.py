@@ -94,6 +94,20 @@ def exposition(collectors: Iterable["Collector"]) -> bytes:
     return generate_latest(registry)
 
 
+def durations(grant: str) -> dict[float, int]:
+    """How many requests of a grant took up to so many seconds, and more than the step before; since the start."""
+    samples = (sample for family in _registry().collect() for sample in family.samples)
+    reached = {
+        float(sample.labels["le"]): int(sample.value)
+        for sample in samples
+        if sample.name == "authserver_exchange_seconds_bucket" and sample.labels["grant"] == grant
+    }
+    counts, below = dict[float, int](), 0
+    for bound in sorted(reached):
+        counts[bound], below = reached[bound] - below, reached[bound]
+    return counts
+
+
 def _registry() -> "CollectorRegistry":
     from prometheus_client import CollectorRegistry
     from prometheus_client.multiprocess import MultiProcessCollector

@@ -94,19 +94,22 @@ def own_chain(services: Services, connection: Connection, user: User, delegation
 def overview(services: Services, connection: Connection, user: User, now: datetime) -> list[Held]:
     """The newest delegations of a person, those that stand first; of a hand-over only the first one."""
     links = records.roots_of_user(connection, user.user_id, services.stored, MOST_DELEGATIONS)
-    held = _held(connection, [Chain((link,), newest) for link, newest in links], now)
+    held = as_held(connection, [Chain((link,), newest) for link, newest in links], now)
     return sorted(held, key=lambda one: one.is_over)
 
 
-def family(services: Services, connection: Connection, chain: Chain, now: datetime) -> list[Held]:
-    """The delegation and all below it, each after the one above it."""
-    links = records.below(connection, chain.leaf, services.stored)
+def family(
+    services: Services, connection: Connection, chain: Chain, now: datetime, most: int | None = None
+) -> list[Held]:
+    """The delegation and all below it, each after the one above it; with `most`, those nearest to it."""
+    links = records.below(connection, chain.leaf, services.stored, most)
     by_id = {link.id: link for link in (*chain.links, *links)}
     chains = [Chain(tuple(by_id[id] for id in link.path), chain.newest_revocation) for link in links]
-    return _held(connection, chains, now)
+    return as_held(connection, chains, now)
 
 
-def _held(connection: Connection, chains: Sequence[Chain], now: datetime) -> list[Held]:
+def as_held(connection: Connection, chains: Sequence[Chain], now: datetime) -> list[Held]:
+    """The last delegation of each chain: how it stands and what is left of its limits."""
     ended = endings(connection, chains, now)
     known = _agents(connection, {chain.leaf.client_id for chain in chains})
     return [

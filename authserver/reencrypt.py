@@ -9,8 +9,9 @@ from sqlalchemy import Connection, Table, Update, select, update
 
 from authserver.audit.events import Record
 from authserver.notifications import addresses
-from authserver.schema import NotificationAddress, ServerSecret, SigningKey, table_of
+from authserver.schema import EventStream, NotificationAddress, ServerSecret, SigningKey, table_of
 from authserver.services import Services
+from authserver.streams.records import authorization_purpose
 from authserver.tokens import server_secrets, signing_keys
 
 _BATCH = 200
@@ -29,6 +30,7 @@ class _Sealed:
 SEALED = (
     _Sealed(table_of(SigningKey), "encrypted_private_key", lambda row: signing_keys.purpose_of(str(row.kid))),
     _Sealed(table_of(ServerSecret), "encrypted_value", lambda row: server_secrets.purpose_of(str(row.name))),
+    _Sealed(table_of(EventStream), "encrypted_authorization", lambda row: authorization_purpose(str(row.id))),
     _Sealed(table_of(NotificationAddress), "encrypted_address", lambda row: addresses.PURPOSE),
 )
 
@@ -54,7 +56,7 @@ def _renewed(services: Services, connection: Connection) -> Iterator[Update]:
         table, column = sealed.table, sealed.table.c[sealed.column]
         for row in connection.execute(select(*table.primary_key, column)):
             before = getattr(row, sealed.column)
-            after = services.seal.renew(before, sealed.purpose(row))
+            after = None if before is None else services.seal.renew(before, sealed.purpose(row))
             if after is not None:
                 # Who was changed or deleted meanwhile has nothing of the other key any more.
                 same = (key == getattr(row, key.name) for key in table.primary_key)

@@ -14,7 +14,7 @@ from authserver.actors.agents import Agent as AgentRecord
 from authserver.audit.events import Record
 from authserver.db import wait_for_exchanges
 from authserver.delegations.records import load_chain
-from authserver.delegations.standing import Kind
+from authserver.delegations.standing import Kind, is_revoked
 from authserver.errors import Refusal
 from authserver.ledger import actions
 from authserver.ledger.actions import ActionRecord
@@ -47,8 +47,8 @@ class Target:
 class Ended:
     """What stood when it was revoked.
 
-    Delegations that had not expired, with whose they were and who held them; tokens that were live, with the tasks they
-    served; and what was authorized, which may still be captured (contract §7).
+    Delegations that had neither expired nor been revoked, with whose they were and who held them; tokens that were
+    live, with the tasks they served; and what was authorized, which may still be captured (contract §7).
     """
 
     delegations: int
@@ -83,7 +83,7 @@ def revoke(services: Services, target: Target, *, reason: str, by: str, now: dat
 
     revocation = services.database.write(write)
     # From here on everything is ended. To count it and to give back what it held takes longer, and holds up nobody.
-    ended = services.database.read(lambda connection: _count(connection, target, now))
+    ended = services.database.read(lambda connection: _count(connection, target, now, revocation or None))
     while services.database.write(
         lambda connection: _void_some(services, connection, target, revocation, now)
     ):
@@ -182,12 +182,13 @@ def _must_exist(connection: Connection, target: Target) -> None:
             raise UnknownTarget(f"there is no {kind} {name}")
 
 
-def _count(connection: Connection, target: Target, now: datetime) -> Ended:
+def _count(connection: Connection, target: Target, now: datetime, revocation: int | None = None) -> Ended:
     top, below, together = covering()
     of_delegations = select(
         *(func.count(below.c[name].distinct()) for name in ("id", "client_id", "user_id"))
     ).select_from(together)
-    standing = of_delegations.where(condition(top, target), below.c.expires_at > now)
+    stands = (below.c.expires_at > now, ~is_revoked(below, before=revocation))
+    standing = of_delegations.where(condition(top, target), *stands)
     delegations, agents, users = tuple(connection.execute(standing).one())
     where, covered = _actions_of(target)
     live = select(func.count(_ACTIONS.c.id.distinct()), func.count(_ACTIONS.c.task_id.distinct())).where(

@@ -94,7 +94,7 @@ def load_vocabulary(settings: Settings) -> Vocabulary:
     """The catalogue, the data types and the country groups. Raises `ConfigurationError`."""
     files = settings.catalogue
     try:
-        return Vocabulary(
+        vocabulary = Vocabulary(
             catalogue=parse_catalogue(_toml(files.actions_file), str(files.actions_file)),
             datatypes=Datatypes.parse(_toml(files.datatypes_file), str(files.datatypes_file)),
             country_groups=CountryGroups.parse(
@@ -103,6 +103,15 @@ def load_vocabulary(settings: Settings) -> Vocabulary:
         )
     except (CatalogueError, NotAValue) as error:
         raise ConfigurationError(str(error)) from error
+    _datatypes_are_known(vocabulary, files.actions_file)
+    return vocabulary
+
+
+def _datatypes_are_known(vocabulary: Vocabulary, source: Path) -> None:
+    for name, entry in vocabulary.catalogue.entries.items():
+        for datatype in entry.datatypes or ():
+            if not vocabulary.datatypes.known(datatype):
+                raise ConfigurationError(f"{source}: {name}: datatypes: there is no {datatype!a}")
 
 
 def _toml(path: Path) -> Mapping[str, object]:

@@ -81,11 +81,19 @@ def how_many(connection: Connection, period: Period) -> int:
 
 
 def simulate(
-    services: Services, connection: Connection, policies: InForce, period: Period, simulation: Simulation
+    services: Services,
+    connection: Connection,
+    policies: InForce,
+    period: Period,
+    simulation: Simulation,
+    beyond: int = 0,
 ) -> Iterator[None]:
-    """Ask `policies` again for each decision of the period, and count in `simulation`; yields after each."""
+    """Ask `policies` again for each decision of the period, and count in `simulation`; yields after each.
+
+    With `beyond`, only for those after the event of that id.
+    """
     replay = Replay(services, connection)
-    for event in events_between(connection, DECISIONS, period.since, period.until):
+    for event in events_between(connection, DECISIONS, period.since, period.until, after=beyond):
         before = outcome_of(event)
         if before is None:
             simulation.add(None)  # refused before any policy was asked

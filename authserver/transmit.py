@@ -23,7 +23,7 @@ from authserver.concerned import concerned
 from authserver.services import Services
 from authserver.streams import log as happenings
 from authserver.streams import records, sets
-from authserver.streams.records import Stream
+from authserver.streams.records import Stream, authorization_purpose
 from authserver.streams.sets import Pending, Said
 
 log = structlog.get_logger()
@@ -224,11 +224,6 @@ def _send(services: Services, stream: Stream, pending: Pending, now: datetime) -
     if reason is None or reason in _MENDABLE:
         raise _NotDelivered(reason or f"status {status}")
     raise _Refused(reason)
-
-
-def authorization_purpose(stream_id: str) -> str:
-    """What the seal of a stream's `authorization_header` is for."""
-    return f"event-stream:{stream_id}"
 
 
 def _signed(services: Services, stream: Stream, pending: Pending, now: datetime) -> str:

@@ -21,6 +21,7 @@ from sqlalchemy.engine import make_url
 from authserver.config import SHIPPED, ConfigurationError, Settings, load_settings
 from examples.processes import DidNotStart, is_free, running
 from examples.world import (
+    ADMINISTRATOR,
     HELPER,
     PASSWORD,
     ROOT,
@@ -29,6 +30,7 @@ from examples.world import (
     Registered,
     VerbFailed,
     World,
+    employ_an_administrator,
     populate,
     what_ada_allows_the_helper,
     workload,
@@ -72,6 +74,7 @@ def _prepare_and_serve(settings: Settings) -> None:
         VAR, Path(os.environ.get("AUTHSERVER_CONFIG", SHIPPED / "authserver.toml")).absolute()
     )
     world = _world(operator, settings)
+    employ_an_administrator(operator)
     consent = operator.delegate(HELPER, what_ada_allows_the_helper(world.shop.identifier, timedelta(days=30)))
     _write_private(TRY, _things_to_try(settings.server.issuer, operator, world, consent))
     _serve(settings, operator, world)
@@ -112,7 +115,8 @@ def _welcome(issuer: str, *, with_shop: bool) -> str:
     )
     return f"""
 The server is at {issuer}, with Ada, Basket Helper, Price Scout, Example Foods and Example Market.
-Ada's pages are at {issuer}/ (sign in as ada, with {PASSWORD}).
+Ada's pages are at {issuer}/ (sign in as ada, with {PASSWORD}),
+the administrators' at {issuer}/admin (sign in as {ADMINISTRATOR}, with {PASSWORD}).
 {shop} In a second terminal, one by one:
 
     . {TRY.relative_to(ROOT)}

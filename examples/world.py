@@ -17,10 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent
 DOMAIN = "example.org"
 HELPER = "basket-helper"
 SCOUT = "price-scout"
+ADMINISTRATOR = "olga"
 MARKET = "https://market.example/api"
 # Where the agents take their answers: on this machine, whatever the port (RFC 8252).
 CALLBACK = "http://127.0.0.1/callback"
-# Of the demonstration's Ada; it is no secret, and her server is reached from this machine alone.
+# Of the demonstration's people; it is no secret, and their server is reached from this machine alone.
 PASSWORD = "one-token-for-one-action"  # noqa: S105
 FOODS = {"id": "m_123", "category": "5411", "country": "NL", "name": "Example Foods"}
 
@@ -136,6 +137,14 @@ def populate(operator: Operator, shop: str) -> World | None:
     return World(
         *(Registered(created[name]["id"], name, created[name]["client_secret"]) for name in (shop, MARKET))
     )
+
+
+def employ_an_administrator(operator: Operator) -> None:
+    """Make a user who may do everything at /admin, where there is none yet. Raises `VerbFailed`."""
+    known = {user["username"] for user in json.loads(operator.run("users", "list", "--json"))}
+    if ADMINISTRATOR not in known:
+        said = ("--username", ADMINISTRATOR, "--name", "Olga", "--role", "owner", "--password-stdin")
+        operator.run("users", "create", *said, typed=PASSWORD)
 
 
 _PEOPLE = f"""# Who takes part in the demonstration: python manage.py apply FILE

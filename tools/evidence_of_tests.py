@@ -13,6 +13,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 TESTS, DOCS = ROOT / "tests", ROOT / "docs"
 _NUMBERS = re.compile(r"[ACFS]\d+(?=_)")
+_CLAUSE_IN_NAME = re.compile(
+    r"(?=rfc\d|caep_|\d)(?P<of>(?:rfc\d+|caep)?)_?(?P<section>(?:\d+(?:_\d+)*)?)_(?=[a-z])"
+)
 _CLAUSE = re.compile(r"((?:RFC \d+ |[A-Za-z-]+ )?)(§[0-9A-Z][0-9.A-Z]*)")
 
 
@@ -26,7 +29,10 @@ class Test:
 
     def sentence(self) -> str:
         """Its name, as the sentence that it is."""
-        words = re.sub(r"^test_(?:[ACFS]\d+_)*", "", self.name).replace("_", " ")
+        words = re.sub(r"^test_(?:[ACFS]\d+_)*", "", self.name)
+        if cited := _CLAUSE_IN_NAME.match(words):
+            words = words[cited.end() :]
+        words = words.replace("_", " ")
         return words[:1].upper() + words[1:]
 
 
@@ -124,7 +130,11 @@ def _clauses(files: list[str]) -> Iterator[str]:
 
 
 def clause_of(test: Test) -> str:
-    """The sections that the first line of a test's docstring cites."""
+    """The sections that a test cites: at the beginning of its name, or in the first line of its docstring."""
+    if in_name := _CLAUSE_IN_NAME.match(test.name.removeprefix("test_")):
+        of, section = in_name["of"], in_name["section"]
+        standard = re.sub(r"^rfc", "RFC ", of) if of.startswith("rfc") else of.upper()
+        return " ".join(filter(None, (standard, section and f"§{section.replace('_', '.')}")))
     cited = _CLAUSE.findall(test.told.split("\n")[0])
     named = [
         ("" if not of.startswith("RFC") else of) + clause.rstrip(".")

@@ -19,7 +19,8 @@ Pages = dict[str, str]  # by path below docs/
 
 # --- settings ---------------------------------------------------------------------------------------------------------
 
-_KEY = re.compile(r"(?:# )?(\w+) = (.+)")
+_KEY = re.compile(r"(?:# )?(\w+) = ((?:\"[^\"]*\"|[^#])+?)(?: +# (.+))?")
+_BLOCK = re.compile(r"# \[\[(\w+)(?:\.(\w+))?\]\]")
 _SECTION = re.compile(r"\[+(\w+)\]+")
 
 
@@ -35,21 +36,40 @@ class Setting:
 
 
 def settings() -> list[Setting]:
-    """Every key of config/authserver.toml with the comment above it."""
-    found, comment, section = list[Setting](), list[str](), ""
+    """Every key of config/authserver.toml with the comment above it; each once, in the order of the file."""
+    found = dict[tuple[str, str], Setting]()
+    section, comment, example = "", list[str](), False
+
+    def add(setting: Setting) -> None:
+        found.setdefault((setting.section, setting.key), setting)
+
+    text = ""
     for line in (SHIPPED / "authserver.toml").read_text(encoding="utf-8").splitlines():
         if heading := _SECTION.fullmatch(line):
-            section, comment = heading[1], []
-        elif (said := _KEY.fullmatch(line)) and section and said[1] in _keys_of(section):
-            if comment or not found:
-                text = " ".join(comment)
-            found.append(Setting(section, said[1], said[2], line.startswith("#"), text))
+            section, comment, example = heading[1], [], False
+        elif block := _BLOCK.fullmatch(line):  # an array, or another of its entries, told of by example
+            text, comment, example = " ".join(comment), [], True
+            if block[2]:
+                add(Setting(block[1], block[2], "…", True, text))
+        elif said := _KEY.fullmatch(line):
+            if not example:
+                text = " ".join(comment) or text  # keys below one another share what is above them
+            if section and said[1] in _keys_of(section):
+                add(
+                    Setting(
+                        section,
+                        said[1],
+                        "…" if example else said[2],
+                        line[0] == "#",
+                        (said[3] or text).strip(),
+                    )
+                )
             comment = []
-        elif line.startswith("# ") and section:
+        elif line.startswith("#") and section:
             comment.append(line[2:])
         else:
-            comment = []
-    return found
+            comment, example = [], False
+    return list(found.values())
 
 
 @cache
@@ -63,6 +83,9 @@ def _keys_of(section: str) -> Mapping[str, Any]:
 
 def _takes(schema: Mapping[str, Any]) -> str:
     """What a key takes, from its JSON schema."""
+    if below := schema.get("items", {}).get("$ref"):
+        keys = Settings.model_json_schema()["$defs"][below.rpartition("/")[2]]["properties"]
+        return "blocks with " + ", ".join(f"`{key}`" for key in keys)
     choices = [one for one in schema.get("anyOf", [schema]) if one.get("type") != "null"]
     (one,) = choices
     if "enum" in one:

@@ -151,6 +151,12 @@ def list_all(connection: Connection) -> list[User]:
     return [_user(row) for row in connection.execute(select(_TABLE).order_by(_TABLE.c.username))]
 
 
+def list_some(connection: Connection, after: str, most: int) -> list[User]:
+    """Up to `most` users by user name, those after that one."""
+    query = select(_TABLE).where(_TABLE.c.username > after).order_by(_TABLE.c.username).limit(most)
+    return [_user(row) for row in connection.execute(query)]
+
+
 def _user(row: Row[tuple[object, ...]]) -> User:
     return User(
         row.user_id,

@@ -83,6 +83,12 @@ def list_all(connection: Connection) -> tuple[Agent, ...]:
     return tuple(_agent(row) for row in connection.execute(_ALL.order_by(_agents.c.client_id)))
 
 
+def list_some(connection: Connection, after: str, most: int) -> tuple[Agent, ...]:
+    """Up to `most` agents by `client_id`, those after that one."""
+    query = _ALL.where(_agents.c.client_id > after).order_by(_agents.c.client_id).limit(most)
+    return tuple(_agent(row) for row in connection.execute(query))
+
+
 def create(connection: Connection, agent: Agent) -> None:
     """Register an agent. Raises `AlreadyRegistered` where its `client_id` or its workload is taken; roll back
     then.

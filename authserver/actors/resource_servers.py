@@ -86,6 +86,12 @@ def list_all(connection: Connection) -> tuple[ResourceServer, ...]:
     return tuple(_resource_server(row) for row in connection.execute(_ALL.order_by(_servers.c.identifier)))
 
 
+def list_some(connection: Connection, after: str, most: int) -> tuple[ResourceServer, ...]:
+    """Up to `most` resource servers by identifier, those after that one."""
+    query = _ALL.where(_servers.c.identifier > after).order_by(_servers.c.identifier).limit(most)
+    return tuple(_resource_server(row) for row in connection.execute(query))
+
+
 def create(connection: Connection, server: ResourceServer) -> None:
     """Register a resource server. Raises `AlreadyRegistered` where its id, identifier or subject is taken;
     roll back then.

@@ -96,6 +96,36 @@ class AsyncAgent:
         """See `Agent.complete`."""
         return await self.walk(asking.complete(task_id, self.core.client_id))
 
+    async def exchange(
+        self,
+        grant: Delegation | str,
+        action_details: Mapping[str, object],
+        resource: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+        task_id: str | None = None,
+    ) -> IssuedToken:
+        """See `Agent.exchange`."""
+        wanted = Wanted(grant_of(grant), action_details, resource, task_id, idempotency_key)
+        return cast(IssuedToken, await self.walk(asking.exchange(wanted, self.core.nonces)))
+
+    async def ask(
+        self,
+        grant: Delegation | str,
+        action_details: Mapping[str, object],
+        resource: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+        task_id: str | None = None,
+    ) -> IssuedToken | Waiting:
+        """See `Agent.ask`."""
+        wanted = Wanted(grant_of(grant), action_details, resource, task_id, idempotency_key, waits=True)
+        return await self.walk(asking.exchange(wanted, self.core.nonces))
+
+    async def collect(self, waiting: Waiting) -> IssuedToken:
+        """See `Agent.collect`."""
+        return await self.walk(asking.collect(waiting, self.core.nonces))
+
     async def hand_on(
         self,
         grant: Delegation | str,

@@ -104,7 +104,7 @@ def of_delegation(connection: Connection, delegation_id: str, before: int | None
     )
     if before is not None:
         query = query.where(_TABLE.c.id < before)
-    return [_event(row) for row in connection.execute(query)]
+    return [event_of(row) for row in connection.execute(query)]
 
 
 def all_events(connection: Connection, *, page: int = 1_000) -> Iterator[Event]:
@@ -113,8 +113,14 @@ def all_events(connection: Connection, *, page: int = 1_000) -> Iterator[Event]:
     while rows := connection.execute(
         select(_TABLE).where(_TABLE.c.id > last).order_by(_TABLE.c.id).limit(page)
     ).all():
-        yield from map(_event, rows)
+        yield from map(event_of, rows)
         last = rows[-1].id
+
+
+def newest_of(connection: Connection, names: Collection[str], after: int, most: int) -> list[Event]:
+    """The newest events of these names, the last first, beyond the event `after`."""
+    query = select(_TABLE).where(_TABLE.c.event.in_(sorted(names)), _TABLE.c.id > after)
+    return [event_of(row) for row in connection.execute(query.order_by(_TABLE.c.id.desc()).limit(most))]
 
 
 def find_event(connection: Connection, name: str) -> Event | None:
@@ -122,7 +128,7 @@ def find_event(connection: Connection, name: str) -> Event | None:
     is_number = name.isdecimal() and len(name) < 19
     chosen = _TABLE.c.id == int(name) if is_number else _TABLE.c.action_id == name
     row = connection.execute(select(_TABLE).where(chosen).order_by(_TABLE.c.id).limit(1)).first()
-    return None if row is None else _event(row)
+    return None if row is None else event_of(row)
 
 
 def count_between(connection: Connection, names: Collection[str], since: datetime, until: datetime) -> int:
@@ -133,12 +139,18 @@ def count_between(connection: Connection, names: Collection[str], since: datetim
 
 
 def events_between(
-    connection: Connection, names: Collection[str], since: datetime, until: datetime, *, page: int = 1_000
+    connection: Connection,
+    names: Collection[str],
+    since: datetime,
+    until: datetime,
+    *,
+    after: int = 0,
+    page: int = 1_000,
 ) -> Iterator[Event]:
-    """Those events, oldest first."""
-    query, last = select(_TABLE).where(_between(names, since, until)).order_by(_TABLE.c.id).limit(page), 0
+    """Those events, oldest first; only those after the event `after`, which saves looking at all before it."""
+    query, last = select(_TABLE).where(_between(names, since, until)).order_by(_TABLE.c.id).limit(page), after
     while rows := connection.execute(query.where(_TABLE.c.id > last)).all():
-        yield from map(_event, rows)
+        yield from map(event_of, rows)
         last = rows[-1].id
 
 
@@ -146,7 +158,8 @@ def _between(names: Collection[str], since: datetime, until: datetime) -> Column
     return _TABLE.c.event.in_(sorted(names)) & (_TABLE.c.at >= since) & (_TABLE.c.at < until)
 
 
-def _event(row: DatabaseRow[tuple[object, ...]]) -> Event:
+def event_of(row: DatabaseRow[tuple[object, ...]]) -> Event:
+    """A row of the table as an event."""
     return Event(
         row.id,
         row.at,

@@ -17,6 +17,7 @@ _VERBS = (
     "keys",
     "audit",
     "policy",
+    "evidence",
     "backup",
     "prune",
     "doctor",

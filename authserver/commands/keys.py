@@ -1,11 +1,11 @@
 """`keys`: what the server signs with."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import click
 from sqlalchemy import Connection
 
-from authserver import reencrypt
+from authserver import reencrypt, rotate_keys
 from authserver.audit.events import Record
 from authserver.commands.context import (
     TAKES_ANY_ID,
@@ -49,19 +49,9 @@ def rotate() -> None:
     The present keys stop signing then, and stay published for as long as anything that they signed may live.
     """
 
-    def write(connection: Connection) -> KeyRecord:
-        publish_ahead = timedelta(seconds=services.settings.keys.publish_ahead)
-        key = signing_keys.rotate(
-            connection, services.seal, now, publish_ahead=publish_ahead, longest_life=services.longest_life()
-        )
-        Record("key.created").changed(
-            connection, now, by=operator(), kid=key.kid, activates_at=instant(key.activates_at)
-        )
-        return key
-
     with opened() as services:
         now = services.clock.now()
-        key = services.database.write(write)
+        key = rotate_keys.rotate(services, by=operator(), now=now)
     print_json(_shown(key, now))
 
 

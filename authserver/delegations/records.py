@@ -158,16 +158,22 @@ def roots_of_user(
     return [(_record(row, stored), row.newest_revocation) for row in connection.execute(newest_first)]
 
 
-def below(connection: Connection, top: DelegationRecord, stored: StoredDetails) -> list[DelegationRecord]:
-    """`top` and all that was handed on below it, each after the one that it hangs below, oldest first; for a tree."""
+def below(
+    connection: Connection, top: DelegationRecord, stored: StoredDetails, most: int | None = None
+) -> list[DelegationRecord]:
+    """`top` and all that was handed on below it, each after the one that it hangs below, oldest first; for a tree.
+
+    With `most`, those nearest to `top`.
+    """
     prefix = " ".join(top.path)
-    rows = connection.execute(
-        _LINKS.where(
-            _DELEGATIONS.c.root_id == top.root_id,
-            # Compared as text, since ids may hold what LIKE would expand.
-            func.substr(_DELEGATIONS.c.path + " ", 1, len(prefix) + 1) == prefix + " ",
-        )
-    ).all()
+    query = _LINKS.where(
+        _DELEGATIONS.c.root_id == top.root_id,
+        # Compared as text, since ids may hold what LIKE would expand.
+        func.substr(_DELEGATIONS.c.path + " ", 1, len(prefix) + 1) == prefix + " ",
+    )
+    if most is not None:  # whatever is above another has the shorter path
+        query = query.order_by(func.length(_DELEGATIONS.c.path), _DELEGATIONS.c.created_at).limit(most)
+    rows = connection.execute(query).all()
     age = {row.id: (row.created_at, row.id) for row in rows}
     above = len(top.path) - 1
     rows = sorted(rows, key=lambda row: [age[link] for link in row.path.split(" ")[above:]])

@@ -5,12 +5,25 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import Connection, bindparam, func, literal, select, tuple_, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    bindparam,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    tuple_,
+    union_all,
+)
 
 from authserver.delegations.records import Chain, DelegationRecord
-from authserver.schema import EndedTask, Revocation, table_of
+from authserver.schema import Agent, Delegation, EndedTask, Revocation, table_of
 
 _REVOCATIONS, _ENDED_TASKS = table_of(Revocation), table_of(EndedTask)
+_DELEGATIONS, _AGENTS = table_of(Delegation), table_of(Agent)
 _COVERING = (
     select(_REVOCATIONS.c.kind, _REVOCATIONS.c.target, func.max(_REVOCATIONS.c.id).label("newest"))
     .where(tuple_(_REVOCATIONS.c.kind, _REVOCATIONS.c.target).in_(bindparam("covering", expanding=True)))
@@ -136,6 +149,29 @@ def _by_itself(link: DelegationRecord, now: datetime) -> Ending | None:
     if link.paused_at is not None:
         return Ending("delegation.paused", "the delegation is paused")
     return None
+
+
+def is_revoked(delegation: FromClause, before: int | None = None) -> ColumnElement[bool]:
+    """Whether a row of `delegations` was ended by a revocation: what `covering_targets` says of it and of all above it,
+    for statements that count many. With `before`, by one with a lesser id.
+    """
+    above, revocations = _DELEGATIONS.alias("above"), _REVOCATIONS.alias("since")
+    targets = {
+        "delegation": above.c.id,
+        "agent": above.c.client_id,
+        "user": above.c.user_id,
+        "trust_domain": _AGENTS.c.trust_domain,
+        "all": literal(""),
+    }
+    covers = or_(*((revocations.c.kind == k) & (revocations.c.target == t) for k, t in targets.items()))
+    since = revocations.c.id > above.c.revocations_before
+    earlier = true() if before is None else revocations.c.id < before
+    it_or_above = (above.c.root_id == delegation.c.root_id) & (
+        func.substr(delegation.c.path + " ", 1, func.length(above.c.path) + 1) == above.c.path + " "
+    )
+    with_agent = above.join(_AGENTS, _AGENTS.c.client_id == above.c.client_id)
+    ended = select(above.c.id).select_from(with_agent.join(revocations, since & covers & earlier))
+    return ended.where(it_or_above).correlate(delegation).exists()
 
 
 def covering_targets(link: DelegationRecord) -> tuple[tuple[Kind, str], ...]:

@@ -113,6 +113,12 @@ def with_datatypes(connection: Connection, root_id: str, delegation_id: str, mos
     return [ActionRecord(*row) for row in connection.execute(query)]
 
 
+def tokens_of_task(connection: Connection, task_id: str, most: int) -> list[ActionRecord]:
+    """The newest actions of a task, whoever it is of, the last first."""
+    query = _ALL.where(_TABLE.c.task_id == task_id).order_by(_TABLE.c.issued_at.desc()).limit(most)
+    return [ActionRecord(*row) for row in connection.execute(query)]
+
+
 def of_task(connection: Connection, root_id: str, task_id: str) -> tuple[int, datetime | None]:
     """How many tokens were issued for a task under one root, and when the first one was."""
     query = select(func.count(), func.min(_TABLE.c.issued_at))

@@ -16,6 +16,7 @@ from authserver.errors import Refusal
 from authserver.notifications import addresses
 from authserver.pages import (
     account,
+    admin,
     answers,
     approvals,
     assets,
@@ -50,6 +51,7 @@ _MODULES: tuple[Callable[[Services], list[Route]], ...] = (
     consent.routes,
     approvals.routes,
     notifications.routes,
+    admin.routes,
     errors.routes,
 )
 

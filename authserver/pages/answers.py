@@ -181,6 +181,8 @@ def _in_words(refusal: Refusal) -> tuple[str, str]:
         return _("There is nothing here"), _(
             "The address is wrong, or what was here belongs to somebody else."
         )
+    if refusal.status == 403:
+        return _("Not with your role"), _("Nothing was changed. Ask an owner of this server, if you need it.")
     if refusal.status == 429:
         return _("Too many tries"), _("Wait a few minutes, then try again.")
     if refusal.status >= 500:

@@ -18,12 +18,11 @@ from authserver.endpoints.forms import Form
 from authserver.errors import Refusal
 from authserver.my_approvals import Asked, ShownRule
 from authserver.pages import answers, asked, notifications
+from authserver.pages.polling import poll, unchanged
 from authserver.pages.signed_in import NotSignedIn, SignedIn, look, require, require_recent
 from authserver.services import Services
 from authserver.texts import _
 from authserver.values import Money, NotAValue
-
-_STOP_POLLING = 286  # htmx's own: ask no more
 
 
 def routes(services: Services) -> list[tuple[str, str, Callable[..., Response]]]:
@@ -42,8 +41,8 @@ def show_all(services: Services, request: Request) -> Response:
     found = services.database.read(
         lambda connection: my_approvals.overview(services, connection, signed_in.user, now)
     )
-    if unchanged := _unchanged(services, request, found.version):
-        return unchanged
+    if same := unchanged(services, request, found.version):
+        return same
     return answers.page(
         "approvals",
         signed_in,
@@ -132,8 +131,8 @@ def _page(
     request: Request | None = None,
 ) -> Response:
     one = _one(services, signed_in, approval_id)
-    if request is not None and (unchanged := _unchanged(services, request, one.version)):
-        return unchanged
+    if request is not None and (same := unchanged(services, request, one.version)):
+        return same
     return answers.page(
         "approval", signed_in, status, one=one, message=message, **_common(services, one.version)
     )
@@ -146,7 +145,7 @@ def _common(services: Services, version: str) -> dict[str, Any]:
         "catalogue": catalogue,
         "state_in_words": state_in_words,
         "rule_in_words": partial(asked.rule_in_words, catalogue=catalogue),
-        "poll": f"seen={version}&since={int(now.timestamp())}",
+        "poll": poll(version, now),
     }
 
 
@@ -155,18 +154,6 @@ def _rules(services: Services, signed_in: SignedIn) -> list[ShownRule]:
     return services.database.read(
         lambda connection: my_approvals.shown_rules(connection, rules.made_by(connection, user_id))
     )
-
-
-def _unchanged(services: Services, request: Request, version: str) -> Response | None:
-    """To a page that looks again: nothing, where nothing has changed."""
-    since = request.args.get("since", "")
-    if "HX-Request" not in request.headers or request.args.get("seen") is None:
-        return None
-    now, idle = services.clock.now().timestamp(), services.settings.pages.session_idle
-    if since.isascii() and since.isdigit() and len(since) < 12 and now - int(since) > idle:
-        # A page that was left open is no person who is there: it must not keep the session alive.
-        return Response(status=_STOP_POLLING, headers={"HX-Reswap": "none"})
-    return Response(status=204) if request.args["seen"] == version else None
 
 
 def state_in_words(one: Asked) -> str:

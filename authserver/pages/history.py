@@ -215,6 +215,7 @@ def _constraints() -> dict[str, str]:
         "merchants.except.countries": _("a country that you excluded"),
         "merchants.except.ids": _("a shop that you excluded"),
         "datatypes": _("personal data that you have not allowed"),
+        "catalogue.datatypes": _("personal data that this action is not for"),
         "catalogue.needs": _("it did not say all that is needed"),
         "catalogue.open_reservations": _("too many payments were open at once"),
         "approval": _("it would have needed your approval"),

@@ -37,7 +37,7 @@ class CatalogueEntry:
 
     `approvals` is how many different people must agree; `escalation` has one step or more, each later than the one
     before; `lifetime` is in seconds; `needs` holds names of `NEEDS`; `settle_within` is None unless the action debits a
-    budget.
+    budget; `datatypes` are those that it may ever be for, with what they contain, None for all.
     """
 
     name: str
@@ -53,6 +53,7 @@ class CatalogueEntry:
     redeem: bool
     settle_within: timedelta | None
     sender_constraint: Literal["optional", "required"]
+    datatypes: tuple[str, ...] | None = None
 
     @property
     def moves_money(self) -> bool:
@@ -79,8 +80,8 @@ class Catalogue:
 def parse_catalogue(document: Mapping[str, object], source: str) -> Catalogue:
     """Read the catalogue as TOML gives it; `source` is the file's name, for the error.
 
-    Every key is required, but `approvals`; `settle_within`, which is required where `budget` is `debit` and refused
-    elsewhere; and either `escalation`, or `escalate_to` with `escalate_after`, which is a chain of one.
+    Every key is required, but `approvals` and `datatypes`; `settle_within`, which is required where `budget` is `debit`
+    and refused elsewhere; and either `escalation`, or `escalate_to` with `escalate_after`, which is a chain of one.
     Raises `CatalogueError` with one line for each key that is wrong.
     """
     actions = document.get("actions")
@@ -132,6 +133,8 @@ def _contradictions(entry: Mapping[str, object]) -> Iterator[tuple[str, str]]:
         yield "needs", "takes reference, where budget is credit: it names the payment that is given back"
     if "escalation" in entry and not _ONE_STEP.isdisjoint(entry):
         yield "escalation", "takes the place of escalate_to and escalate_after: there is one or the other"
+    if "datatypes" in needs and entry.get("datatypes") == []:
+        yield "datatypes", "takes one or more, or stays away, where needs has datatypes"
     if moves_money and not entry["redeem"]:
         yield "redeem", "takes true, where budget is debit or credit"
     if entry["approver"] == "user" and entry.get("approvals", 1) != 1:
@@ -202,6 +205,13 @@ def _needs(unverified: object) -> frozenset[str]:
     return frozenset(entries)
 
 
+def _datatypes(unverified: object) -> tuple[str, ...]:
+    entries = unverified if isinstance(unverified, list) else [None]
+    if not all(isinstance(entry, str) for entry in entries) or len(set(entries)) != len(entries):
+        raise NotAValue("takes a list of data types, each at most once")
+    return tuple(entries)
+
+
 def _lifetime(unverified: object) -> int:
     if type(unverified) is not int or not 1 <= unverified <= LONGEST_LIFETIME:
         raise NotAValue(f"takes seconds, 1 to {LONGEST_LIFETIME}")
@@ -235,6 +245,7 @@ _KEYS: Mapping[str, Callable[[object], object]] = {
     "redeem": _flag,
     "settle_within": _span,
     "sender_constraint": _one_of("optional", "required"),
+    "datatypes": _datatypes,
 }
-_OPTIONAL = frozenset({"approvals", "settle_within"})
+_OPTIONAL = frozenset({"approvals", "settle_within", "datatypes"})
 _ONE_STEP = frozenset({"escalate_to", "escalate_after"})

@@ -65,6 +65,19 @@ class Locations:
 
 
 @dataclass(frozen=True, slots=True)
+class ForTheAction:
+    """The catalogue's `datatypes`: what an action may ever be for, whatever was delegated."""
+
+    datatypes: tuple[str, ...]
+
+    def check(self, asked: Asked) -> Iterator[Violation]:
+        """Name those that it may not be for."""
+        covers = asked.vocabulary.datatypes.covers
+        if beyond := [name for name in asked.action.datatypes if not covers(self.datatypes, name)]:
+            yield Violation("catalogue.datatypes", beyond, list(self.datatypes))
+
+
+@dataclass(frozen=True, slots=True)
 class DataTypes:
     """Each data type asked for is one of these, or is contained in one."""
 

@@ -20,6 +20,7 @@ from authserver.policy.constraints import (
     ExceptCategories,
     ExceptCountries,
     ExceptIds,
+    ForTheAction,
     Ids,
     Locations,
     Needs,
@@ -116,7 +117,7 @@ def decide(
     entry = vocabulary.catalogue.entries[request.action]
     asked = Asked(with_facts(request, entry, situation), entry, vocabulary)
     constraints = concatenated(
-        _outside(request, situation),
+        _outside(request, situation, entry),
         *(_inside(allowance, asked) for allowance in chain),
         _open_enough(chain, asked, situation),
     )
@@ -151,9 +152,11 @@ def with_facts(request: ActionDetails, entry: CatalogueEntry, situation: Situati
     )
 
 
-def _outside(request: ActionDetails, situation: Situation) -> Iterator[Constraint]:
+def _outside(request: ActionDetails, situation: Situation, entry: CatalogueEntry) -> Iterator[Constraint]:
     """What bounds a request whatever was delegated."""
     yield Needs()
+    if entry.datatypes is not None and request.datatypes:
+        yield ForTheAction(entry.datatypes)
     if situation.agent_actions is not None:
         yield Actions(situation.agent_actions)
     if request.merchant is not None and situation.registered_merchant is not None:

@@ -12,7 +12,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, after_this_request, g, request
+from flask import Flask, Response, after_this_request, current_app, g, request
 
 from authserver.discovery import IssuerUnavailable
 from authserver.resource_server.action_token import ActionToken, Merchant
@@ -66,10 +66,12 @@ class Protection:
         def decorate(handler: Callable[P, Result]) -> Callable[P, Result]:
             @wraps(handler)
             def guarded(*positional: P.args, **named: P.kwargs) -> Result:
+                # A coroutine is made a function here as Flask would; where that cannot be, no token is used up for it.
+                run: Callable[P, Result] = current_app.ensure_sync(handler)
                 g.admission = self.server.admit(incoming(request.environ), rule, named)
                 if self.token.jkt is not None:
                     after_this_request(self._with_nonce)
-                return handler(*positional, **named)
+                return run(*positional, **named)
 
             return guarded
 

@@ -142,6 +142,20 @@ class Settlement:
         """Give back what was captured, or some of it. The state is `refunded` once nothing of it is left."""
         return self._settle(_later(redemption_id, "refund", amount, idempotency_key))
 
+    def complete_task(self, token: ActionToken) -> int:
+        """The job that this token is of is done here: what is still live of it at this resource server ends, and is
+        given back. How many tokens that were; it may be said again. What the agent is at elsewhere goes on.
+
+        Raises `ValueError` for a token that is of no task, `SettlementRefused`, `IssuerUnavailable`.
+        """
+        url = _task_url(self._issuer, token)
+        form = {"token": token.text, **parameters_of(self._credentials, self._issuer.identifier)}
+        try:
+            answer = self._issuer.http.post(url, data=form, auth=header_of(self._credentials))
+        except httpx.HTTPError as error:
+            raise _unreachable(url, error) from error
+        return _ended_tokens(answer, url)
+
     def _settle(self, step: _Step) -> Redemption:
         url = _url(self._issuer, step)
         return _read(self._answer(url, step), url)
@@ -209,6 +223,18 @@ class AsyncSettlement:
         """See `Settlement.refund`."""
         return await self._settle(_later(redemption_id, "refund", amount, idempotency_key))
 
+    async def complete_task(self, token: ActionToken) -> int:
+        """See `Settlement.complete_task`."""
+        url = await asyncio.to_thread(_task_url, self._issuer, token)
+        said = await parameters_of_async(self._credentials, self._issuer.identifier)
+        try:
+            answer = await self._http.post(
+                url, data={"token": token.text, **said}, auth=header_of(self._credentials)
+            )
+        except httpx.HTTPError as error:
+            raise _unreachable(url, error) from error
+        return _ended_tokens(answer, url)
+
     async def aclose(self) -> None:
         """End the connections to the server."""
         await self._http.aclose()
@@ -267,6 +293,28 @@ def _url(issuer: Issuer, step: _Step) -> str:
     if endpoint is None:
         raise IssuerUnavailable(f"{issuer.identifier} names no redemption_endpoint")
     return f"{endpoint.rpartition('/')[0]}/{step.path}" if step.path else endpoint
+
+
+def _task_url(issuer: Issuer, token: ActionToken) -> str:
+    if token.task_id is None:
+        raise ValueError("takes a token that is of a task")
+    template = issuer.metadata().task_completion
+    if template is None:
+        raise IssuerUnavailable(f"{issuer.identifier} has no end of tasks")
+    return template.replace("{task_id}", quote(token.task_id, safe=""))
+
+
+def _ended_tokens(answer: httpx.Response, url: str) -> int:
+    """What came of it: OAuth's own errors, since this is no settlement endpoint."""
+    if answer.status_code not in (200, 404):
+        raise IssuerUnavailable(f"{url} answered {answer.status_code}")
+    said = json_object(answer.content, url)
+    if answer.status_code == 404:
+        raise SettlementRefused(404, "not_found", "the token is not this resource server's to use")
+    tokens = said.get("tokens")
+    if type(tokens) is not int:
+        raise IssuerUnavailable(f"{url} answered 200 in no known form")
+    return tokens
 
 
 def _read(answer: httpx.Response, url: str) -> Redemption:

@@ -60,6 +60,11 @@ class Stream:
         return SUPPORTED if asked is None else tuple(event for event in SUPPORTED if event in asked)
 
 
+def authorization_purpose(stream_id: str) -> str:
+    """What the seal of a stream's `authorization_header` is for."""
+    return f"event-stream:{stream_id}"
+
+
 # --- the receiver's side of it --------------------------------------------------------------------------------------
 
 

@@ -25,12 +25,14 @@ class Served:
     log: Path
 
 
-def configuration(world: World, folder: Path, *, log_format: str = "json") -> Path:
-    """A configuration file with which another process is the same server as `world`."""
+def configuration(
+    world: World, folder: Path, *, log_format: str = "json", database_url: str | None = None
+) -> Path:
+    """A configuration file with which another process is the same server as `world`, on its database or another."""
     settings, path = world.services.settings, folder / "authserver.toml"
     says = {
         "server": {"issuer": world.issuer},
-        "database": {"url": settings.database.url.get_secret_value()},
+        "database": {"url": database_url or settings.database.url.get_secret_value()},
         "keys": {"encryption_key_file": str(settings.keys.encryption_key_file)},
         "log": {"level": "debug", "format": log_format},
         "[trust_domains]": {

@@ -46,6 +46,7 @@ policy observe
 policy enforce
 policy simulate
 policy explain
+evidence
 backup
 prune
 doctor

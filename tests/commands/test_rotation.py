@@ -8,12 +8,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from authserver.notifications import addresses
 from authserver.reencrypt import SEALED
 from authserver.resource_server import InvalidToken
 from authserver.schema import Base
+from authserver.streams import records as streams
+from authserver.streams.records import Delivery, authorization_purpose
 from authserver.tokens.sealing import Seal, SealBroken
 from tests.commands.conftest import Manage
 from tests.documents import blocks
@@ -94,30 +96,40 @@ def with_keys(manage: Manage, **said: Path) -> None:
 
 
 def sealed(world: World) -> list[bytes]:
-    def read(connection: object) -> list[bytes]:
+    def read(connection: Connection) -> list[bytes]:
         columns = [select(one.table.c[one.column]) for one in SEALED]
-        return [secret for column in columns for secret in connection.scalars(column)]  # type: ignore[attr-defined]
+        return [secret for column in columns for secret in connection.scalars(column) if secret]
 
     return world.services.database.read(read)
 
 
+def with_one_of_each(world: World) -> None:
+    """A secret of every kind that a server comes to have; those that it has from the start are there."""
+    services, now = world.services, world.clock.now()
+
+    def write(connection: Connection) -> None:
+        place = {"email": "a@b.example"}
+        addresses.add(connection, services.seal, "ada", "email", place, now, language="en", confirmed=True)
+        header = services.seal.close(b"Bearer secret", authorization_purpose("s"))
+        push = Delivery("push", "https://market.example/events", header)
+        streams.create(connection, world.market_id, push, None, None, 0, now, stream_id="s")
+
+    services.database.write(write)
+
+
 def test_the_encryption_key_is_exchanged_while_servers_run(running: World, beside: Manage) -> None:
     services = running.services
-    services.database.write(
-        lambda c: addresses.add(
-            c, services.seal, "ada", "email", {"email": "a@b.example"}, services.clock.now(), confirmed=True
-        )
-    )
+    with_one_of_each(running)
     grant = running.granted().grant
     old, new = services.settings.keys.encryption_key_file, new_key(beside.folder)
     before = sealed(running)
-    assert len(before) == 6
+    assert len(before) == 7
     # Both are known everywhere before the new one encrypts anything.
     with_keys(beside, encryption_key_file=old, other_encryption_key_file=new)
     assert beside.json("keys", "reencrypt") == {"reencrypted": 0}
     with_keys(beside, encryption_key_file=new, other_encryption_key_file=old)
     made = beside.json("keys", "rotate")["kid"]
-    assert beside.json("keys", "reencrypt") == {"reencrypted": 6}
+    assert beside.json("keys", "reencrypt") == {"reencrypted": 7}
     assert beside.json("keys", "reencrypt") == {"reencrypted": 0}
     assert not {*before} & {*sealed(running)}
     with_keys(beside, encryption_key_file=new)
@@ -130,7 +142,7 @@ def test_the_encryption_key_is_exchanged_while_servers_run(running: World, besid
         event["data"].get("secrets") for event in running.events() if event["event"] == "keys.reencrypted"
     } == {
         0,
-        6,
+        7,
     }
     with_keys(beside, encryption_key_file=old)
     assert beside.fails("keys", "list").endswith("this is another")

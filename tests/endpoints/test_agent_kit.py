@@ -9,12 +9,16 @@ from authserver.agent import (
     Action,
     Agent,
     AnswerNotOurs,
+    AsyncAgent,
+    AsyncTask,
     Delegation,
     DeviceCode,
     ExchangeRefused,
+    IssuedToken,
     IssuerUnavailable,
     Money,
     NotAgreed,
+    Task,
     Waiting,
     WorkloadUnknown,
     asking,
@@ -432,3 +436,32 @@ def test_people_are_asked_from_an_event_loop(market: Market, ada: Visit) -> None
 
     one, other = asyncio.run(ask())
     assert one.grant_id != other.grant_id
+
+
+def test_the_requests_one_by_one_in_an_event_loop(market: Market) -> None:
+    world, delegation = market.world, market.delegated(approval={"above": "10.00"})
+
+    async def sleep(seconds: float) -> None:
+        world.clock.advance(seconds=int(seconds) + 1)
+
+    async def one_by_one() -> tuple[IssuedToken, IssuedToken]:
+        async with market.async_agent(sleep=sleep) as agent:
+            small = await agent.exchange(
+                delegation, pay(market, "5.00").to_json(), idempotency_key="small-async"
+            )
+            told = await agent.ask(delegation, pay(market).to_json(), idempotency_key="large-async")
+            assert isinstance(told, Waiting)
+            answers(world, told.approval_uri.rpartition("/")[2])
+            return small, await agent.collect(told)
+
+    small, large = asyncio.run(one_by_one())
+    assert [each.action["amount"]["value"] for each in (small, large)] == ["5.00", "20.00"]  # type: ignore[index]
+
+
+def test_both_kinds_of_agent_do_the_same() -> None:
+    """What one can, the other can: nothing is left to be found out by whoever moves to an event loop."""
+    said = {name for name in vars(Agent) if not name.startswith("_")}
+    assert said - set(vars(AsyncAgent)) == set()
+    assert {"task", "hand_on", "complete", "collect"} <= said
+    task, async_task = ({n for n in vars(each) if not n.startswith("_")} for each in (Task, AsyncTask))
+    assert task == async_task

@@ -23,6 +23,7 @@ from authserver.resource_server import (
     ResourceServer,
     Settlement,
     SettlementRefused,
+    Verifier,
 )
 from tests.conformance.tokens import claims_of, public
 from tests.shops import bound_token, verifier_of
@@ -182,3 +183,35 @@ def test_A101_introspection_in_an_event_loop_takes_no_bound_token_without_its_pr
     away = Introspection("http://127.0.0.1:1", MARKET, "id", "secret", clock=world.clock)
     with pytest.raises(IssuerUnavailable):
         asyncio.run(away.introspect_async(token))
+
+
+# --- the end of a job ---------------------------------------------------------------------------------------------
+
+
+@PLACES
+def test_a_shop_says_that_a_job_is_done_there(world: World, place: str) -> None:
+    granted, known = world.granted(locations=[place]), credentials(world, place)
+    asked = {"action": world.action(locations=[place]), "task_id": f"job-{place[8:13]}"}
+    tokens = [world.exchange(granted.grant, **asked).json()["access_token"] for _ in range(3)]
+    verifier = Verifier(world.issuer, place, clock=world.clock)
+    paid, left = verifier.verify(tokens[0]), Introspection(world.issuer, place, known, clock=world.clock)
+    settlement = Settlement(world.issuer, known)
+    settlement.redeem(paid)
+    assert settlement.complete_task(paid) == 2
+    assert [left.introspect(token) for token in tokens] == [None, None, None]
+
+    async def again() -> int:
+        in_a_loop = AsyncSettlement(world.issuer, known)
+        try:
+            return await in_a_loop.complete_task(paid)
+        finally:
+            await in_a_loop.aclose()
+
+    assert asyncio.run(again()) == 0
+    for another in (world.market_id, world.market_secret), (world.shop_id, world.shop_secret):
+        with pytest.raises(SettlementRefused):
+            Settlement(world.issuer, *another).complete_task(paid)
+    with pytest.raises(ValueError, match="of a task"):
+        settlement.complete_task(verifier.verify(token_at(world, place)))
+    with pytest.raises(IssuerUnavailable):
+        Settlement("http://127.0.0.1:1", known).complete_task(paid)

@@ -432,3 +432,21 @@ def test_A103_a_seller_other_than_the_tokens_is_a_403(shared_world: World) -> No
     assert answer.json is not None
     assert answer.json["violations"][0]["constraint"] == "merchant.id"
     assert shared_world.introspect(token)["active"]
+
+
+def test_a_handler_that_cannot_run_uses_up_no_token(shared_world: World) -> None:
+    """A coroutine takes Flask's own extra; without it, or with a value that is none, nothing is spent."""
+    app = flask.Flask("market")
+    market = for_flask.protect(app, market_of(shared_world))
+
+    async def later(**arguments: object) -> Any:
+        raise AssertionError("it was not to run")
+
+    app.post("/a")(market.require_action("payment.finalize", amount=Money("EUR", 4_250))(later))
+    app.post("/b")(market.require_action("payment.finalize", amount=lambda: 4_250)(lambda: ""))
+    token = shared_world.exchange(shared_world.granted().grant).json()["access_token"]
+    with served(app) as client:
+        for path in ("/a", "/b"):
+            headers = {"Authorization": f"Bearer {token}"}
+            assert client.post(path, headers=headers).status_code == 500
+    assert shared_world.introspect(token)["active"]

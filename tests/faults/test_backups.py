@@ -1,18 +1,25 @@
 """A copy that is made under load is restored elsewhere, and is a whole server again (docs/backup.md)."""
 
+import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-import httpx
+from click.testing import CliRunner
 from sqlalchemy import make_url
 
+from authserver.app import build
+from authserver.commands import main
+from authserver.config import load_settings
+from authserver.services import open_services
 from tests.attacks.serving import ROOT, configuration
 from tests.documents import blocks
 from tests.faults.servers import server
 from tests.faults.storm import Storm, storm
 from tests.settling import settle, token_of
+from tests.shops import served
 from tests.world import World
 
 PAGE = "backup.md"
@@ -70,11 +77,24 @@ def test_a_copy_made_under_load_is_a_whole_server_again(world: World, tmp_path: 
         runs(blocks(PAGE, "sh", heading)[0], said)
         let_some_pass(shopping)
         shopping.end()
-    elsewhere = said | {"AUTHSERVER_DATABASE__URL": restored(world, heading, said, tmp_path)}
-    check = blocks(PAGE, "sh", "After a restore")[0].splitlines()[2]
-    assert runs(check, elsewhere) == "the ledger is right: every total is the sum of its transfers\n"
-    with server(configured, environment=elsewhere) as again, httpx.Client(base_url=again.url) as client:
+    elsewhere = configuration(world, tmp_path, database_url=restored(world, heading, said, tmp_path))
+    _, ledger, audit = blocks(PAGE, "sh", "After a restore")[0].splitlines()
+    assert checks_out(elsewhere, ledger).startswith("the ledger is right")
+    assert json.loads(checks_out(elsewhere, audit))["problems"] == []
+    app = build(open_services(load_settings(elsewhere), world.clock))
+    with served(app) as client:
         # What was issued before is good for its one use, and the budget goes on from there.
         assert settle(world, "redeem", {"token": token}, client=client).status_code == 201
         assert settle(world, "redeem", {"token": token}, client=client).status_code == 409
         assert client.post("/oauth/token", data=world.form(granted.grant)).status_code == 200
+
+
+def checks_out(configured: Path, line: str) -> str:
+    """What a verb of the page prints that succeeds."""
+    python, manage, *verb = shlex.split(line)
+    assert (python, manage) == ("python", "manage.py")
+    result = CliRunner().invoke(
+        main, verb, env={"AUTHSERVER_CONFIG": str(configured)}, catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.stderr
+    return result.stdout

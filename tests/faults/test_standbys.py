@@ -5,15 +5,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-import httpx
 import pytest
 
 from authserver import revoke
 from authserver.revoke import Target
-from tests.attacks.serving import configuration
 from tests.commands.conftest import operator_of
 from tests.faults.clusters import Node, primary_and_standby
-from tests.faults.servers import server
 from tests.make import migrate
 from tests.postgresql import Cluster
 from tests.settling import settle, token_of
@@ -46,11 +43,7 @@ def test_F13_decisions_read_the_primary_alone_while_its_standby_is_behind(
     # The standby is named first, so that whoever took the first that answers would read it.
     hosts = quote(f"{standby.folder},{primary.folder}", safe="")
     url = f"postgresql+psycopg://postgres@/{name}?host={hosts}&target_session_attrs=read-write"
-    with (
-        running_world(url, tmp_path / "world") as world,
-        server(configuration(world, tmp_path)) as running,
-        httpx.Client(base_url=running.url) as client,
-    ):
+    with running_world(url, tmp_path / "world") as world:
         grant, other = world.granted(), world.granted()
         first, second = (token_of(world, one.grant, "10.00") for one in (grant, other))
         with stays_behind(standby):
@@ -62,12 +55,11 @@ def test_F13_decisions_read_the_primary_alone_while_its_standby_is_behind(
             # What the standby shows is as it was; what every process decides by is not.
             assert standby.ask("SELECT count(*) FROM revocations", name) == [(0,)]
             for _ in range(4):
-                refused = client.post("/oauth/token", data=world.form(grant.grant))
+                refused = world.exchange(grant.grant)
                 assert refused.json()["error_description"] == "the delegation was revoked"
                 for token, status in ((first, 409), (second, 409)):
-                    assert settle(world, "redeem", {"token": token}, client=client).status_code == status
-                asked = {"data": {"token": first}, "auth": (world.market_id, world.market_secret)}
-                assert client.post("/oauth/introspect", **asked).json() == {"active": False}  # type: ignore[arg-type]
+                    assert settle(world, "redeem", {"token": token}).status_code == status
+                assert world.introspect(first) == {"active": False}
 
 
 @pytest.mark.parametrize("verb", [("serve",), ("ledger", "check"), ("agents", "list")])

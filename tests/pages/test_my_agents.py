@@ -488,16 +488,16 @@ def test_a_person_stops_a_job_by_its_name_and_only_that_job(world: World) -> Non
     with signed_in(world) as visit:
         page = visit.get(path).text
         assert "Jobs it is at" in page
-        assert "<code>job-7</code>" in page
-        assert "<code>job-8</code>" in page
-        assert "<code>job-7</code>" in visit.get(f"/delegations/{child.grant_id}").text
+        assert '<strong class="code">job-7</strong>' in page
+        assert '<strong class="code">job-8</strong>' in page
+        assert '<strong class="code">job-7</strong>' in visit.get(f"/delegations/{child.grant_id}").text
         for _ in range(2):
             answer = visit.post(f"{path}/stop-job", job="job-7")
             assert (answer.status_code, answer.headers["location"]) == (303, f"{path}?done=job-stopped")
         page = visit.get(answer.headers["location"]).text
         assert "The job is stopped." in page
-        assert "<code>job-7</code>" not in page
-        assert "<code>job-8</code>" in page
+        assert '<strong class="code">job-7</strong>' not in page
+        assert '<strong class="code">job-8</strong>' in page
     assert [world.introspect(one)["active"] for one in (mine, theirs, other)] == [False, False, True]
     assert use(world, above.grant, "basket-helper", task_id="job-7").status_code == 400
     assert use(world, child.grant, "price-scout").status_code == 400

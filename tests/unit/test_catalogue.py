@@ -92,7 +92,7 @@ def test_an_action_that_is_not_in_the_catalogue_has_no_entry() -> None:
     assert VOCABULARY.catalogue.get("Payment.finalize") is None
 
 
-@pytest.mark.parametrize("key", [key for key in KEYS if key not in ("approvals", "escalation")])
+@pytest.mark.parametrize("key", [key for key in KEYS if key not in ("approvals", "escalation", "datatypes")])
 def test_an_entry_without_a_key_is_refused_by_file_action_and_key(key: str) -> None:
     assert f"actions.toml: payment.finalize: {key}: " in refusal(entry(**{key: None}))
 
@@ -141,6 +141,9 @@ def test_an_entry_without_a_key_is_refused_by_file_action_and_key(key: str) -> N
         ("redeem", 1, "takes true or false"),
         ("settle_within", "7", "takes a duration such as PT10M, PT2H or P7D"),
         ("settle_within", "P7DT", "takes a duration such as PT10M, PT2H or P7D"),
+        ("datatypes", "email", "takes a list of data types"),
+        ("datatypes", [7], "takes a list of data types"),
+        ("datatypes", ["email", "email"], "each at most once"),
         ("sender_constraint", "dpop", "takes optional or required"),
         ("colour", "red", "is no key of an action"),
     ],

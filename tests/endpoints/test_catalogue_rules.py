@@ -13,7 +13,7 @@ from authserver.accounts import users
 from authserver.config import SHIPPED, ConfigurationError, load_settings
 from authserver.errors import Refusal
 from authserver.upkeep import tidy
-from tests.approving import answers, asked_above_fifty, id_of, person, polls, waits
+from tests.approving import answers, asked_above_fifty, at_market, id_of, person, polls, waits
 from tests.world import World, running_world
 
 CHAIN = """escalation = [
@@ -180,3 +180,41 @@ def test_a_group_that_is_not_in_order_stops_the_start(tmp_path: Path, table: str
     )
     with pytest.raises(ConfigurationError, match=says):
         load_settings(file)
+
+
+# --- data types of an action ----------------------------------------------------------------------------------------
+
+
+def test_an_action_is_for_no_other_data_than_its_entry_says(sqlite_url: str, tmp_path: Path) -> None:
+    """Whatever a user has delegated; what an allowed type contains is allowed, too."""
+    with catalogued(sqlite_url, tmp_path, 'datatypes = ["contact"]') as world:
+        grant = world.granted(actions=["profile.read"], limits=None, datatypes=["profile"]).grant
+
+        def reads(*datatypes: str) -> Any:
+            return world.exchange(grant, action=at_market(world, "profile.read", datatypes=list(datatypes)))
+
+        assert reads("email").status_code == 200
+        with world.nothing_happens("catalogue.datatypes"):
+            body = world.refuses(reads("email", "birth_date"), "invalid_authorization_details")
+        assert body["violations"] == [
+            {"constraint": "catalogue.datatypes", "requested": ["birth_date"], "allowed": ["contact"]}
+        ]
+
+
+def test_a_data_type_that_nobody_knows_stops_the_start(sqlite_url: str, tmp_path: Path) -> None:
+    with (
+        pytest.raises(ConfigurationError, match=r"profile\.read: datatypes: there is no 'shoe_size'"),
+        catalogued(sqlite_url, tmp_path, 'datatypes = ["shoe_size"]'),
+    ):
+        pass
+
+
+@contextmanager
+def catalogued(url: str, directory: Path, line: str) -> Iterator[World]:
+    """A server whose entry for reading personal data has one more line."""
+    text = (SHIPPED / "actions.toml").read_text(encoding="utf-8")
+    head = '[actions."profile.read"]\n'
+    (directory / "actions.toml").write_text(text.replace(head, head + line + "\n"), encoding="utf-8")
+    files = {"actions_file": directory / "actions.toml"}
+    with running_world(url, directory / "world", catalogue=files) as world:
+        yield world

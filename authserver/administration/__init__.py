@@ -1,0 +1,1 @@
+"""What administrators see: queries that are bounded in rows and in time, and change nothing."""

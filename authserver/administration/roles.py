@@ -1,0 +1,39 @@
+"""What each role may do."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from authserver.errors import Refusal
+
+
+class Role(StrEnum):
+    """Who operates the server; each may do what the one before it may."""
+
+    VIEWER = "viewer"
+    REVOKER = "revoker"
+    OPERATOR = "operator"
+    OWNER = "owner"
+
+
+class Permission(StrEnum):
+    """What a role may do."""
+
+    READ = "read"
+    REVOKE = "revoke"
+    CHANGE = "change"
+    OWN = "own"
+
+
+_LEAST: Mapping[Permission, Role] = {
+    Permission.READ: Role.VIEWER,
+    Permission.REVOKE: Role.REVOKER,
+    Permission.CHANGE: Role.OPERATOR,
+    Permission.OWN: Role.OWNER,
+}
+
+
+def require(role: Role, permission: Permission) -> None:
+    """Raises `Refusal` (403) where the role may not."""
+    order = list(Role)
+    if order.index(role) < order.index(_LEAST[permission]):
+        raise Refusal("access_denied", "the role does not allow this", rule="role", status=403)

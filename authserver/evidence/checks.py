@@ -1,0 +1,380 @@
+"""What the running system shows: each check looks at the configuration or database in force, and says what is there.
+
+A check is met or not by what it finds, never by what was intended. Adding one is a function here and its name in
+`controls.toml`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from urllib.parse import urlsplit
+
+from sqlalchemy import Connection, Row, func, select
+
+from authserver import stream
+from authserver.administration import gaps
+from authserver.audit import batches
+from authserver.audit.verification import verify
+from authserver.ledger.check import check as ledger_differences
+from authserver.policies import states
+from authserver.policies.files import read_files
+from authserver.policy.catalogue import LONGEST_LIFETIME, CatalogueEntry
+from authserver.schema import Action, Agent, AuditEvent, Delegation, EventStream, Revocation, table_of
+from authserver.schema import ResourceServer as ResourceServerRow
+from authserver.services import Services
+from authserver.tokens.signing_keys import all_public, list_keys
+
+_AGENTS, _ACTIONS, _SERVERS = table_of(Agent), table_of(Action), table_of(ResourceServerRow)
+_DELEGATIONS, _EVENTS, _REVOCATIONS = table_of(Delegation), table_of(AuditEvent), table_of(Revocation)
+_STREAMS = table_of(EventStream)
+_LONGEST_ASSERTION = 3_600  # seconds; an assertion that lives longer is a password
+_OLDEST_SECRET, _OLDEST_KEY = timedelta(days=365), timedelta(days=180)
+_UNUSED = timedelta(days=90)
+_LONGEST_UNSEALED = 300.0  # seconds
+_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What checks look at."""
+
+    services: Services
+    connection: Connection
+    now: datetime
+
+    @property
+    def actions(self) -> tuple[CatalogueEntry, ...]:
+        """The catalogue's entries."""
+        return tuple(self.services.vocabulary.catalogue.entries.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found. `where` is the setting, file or table in which it stands."""
+
+    check: str
+    met: bool
+    says: str
+    where: str
+
+
+Check = Callable[[Facts], tuple[bool, str, str]]
+
+
+def _some(names: Iterable[str]) -> str:
+    found = sorted(names)
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return ", ".join(found[:_SHOWN]) + more if found else "none"
+
+
+def _per_action(facts: Facts, value: Callable[[CatalogueEntry], object]) -> str:
+    return ", ".join(f"{entry.name} {value(entry)}" for entry in facts.actions)
+
+
+# --- tokens and the catalogue ---------------------------------------------------------------------------------------
+
+
+def action_lifetimes(facts: Facts) -> tuple[bool, str, str]:
+    """No action token lives longer than it may."""
+    longest = max(entry.lifetime for entry in facts.actions)
+    said = f"seconds for each action: {_per_action(facts, lambda entry: entry.lifetime)}"
+    return longest <= LONGEST_LIFETIME, said, "catalogue: lifetime"
+
+
+def single_use(facts: Facts) -> tuple[bool, str, str]:
+    """What moves money is redeemed, once."""
+    reusable = [entry.name for entry in facts.actions if entry.moves_money and not entry.redeem]
+    return (
+        not reusable,
+        f"actions that move money and can be used again: {_some(reusable)}",
+        "catalogue: redeem",
+    )
+
+
+def sender_constraint(facts: Facts) -> tuple[bool, str, str]:
+    """Some tokens are bound to a key (DPoP)."""
+    bound = [entry.name for entry in facts.actions if entry.sender_constraint == "required"]
+    return (
+        bool(bound),
+        f"actions whose tokens must be bound to a key: {_some(bound)}",
+        "catalogue: sender_constraint",
+    )
+
+
+def catalogue(facts: Facts) -> tuple[bool, str, str]:
+    """Every action has an owner, an approver and somebody it escalates to."""
+    without = [e.name for e in facts.actions if not (e.owner and e.approver and e.escalation)]
+    said = f"{len(facts.actions)} actions; without owner, approver or escalation: {_some(without)}"
+    return not without, said, "catalogue: owner, approver, escalation"
+
+
+def group_members(facts: Facts) -> tuple[bool, str, str]:
+    """The groups that the catalogue names have people in them."""
+    services = facts.services
+    configured = services.settings.groups.members
+    owned = gaps.owned(facts.connection, services.vocabulary.catalogue, configured)
+    empty = [one.entry.name for one in owned if one.gaps]
+    return not empty, f"actions with a group that nobody is in: {_some(empty)}", "catalogue, users, [groups]"
+
+
+def personal_data_asks(facts: Facts) -> tuple[bool, str, str]:
+    """What opens personal data says which, and the export of it asks a person."""
+    opening = [entry for entry in facts.actions if "datatypes" in entry.needs]
+    asked = [entry.name for entry in opening if entry.approval == "always"]
+    said = f"actions that open personal data: {_some(entry.name for entry in opening)}"
+    return bool(asked), f"{said}; a person is always asked for: {_some(asked)}", "catalogue: needs, approval"
+
+
+# --- policies and approvals -----------------------------------------------------------------------------------------
+
+
+def policies(facts: Facts) -> tuple[bool, str, str]:
+    """At least one set of policies decides."""
+    moved = states.read_all(facts.connection)
+    files = read_files(facts.services.settings.policies.directory)
+    state = {file.name: moved.get(file.name, file.state) for file in files}
+    said = ", ".join(f"{name} ({state[name]})" for name in sorted(state))
+    return (
+        "enforce" in state.values() and facts.services.policies.problem is None,
+        f"sets: {said}",
+        "policies.directory",
+    )
+
+
+def approvals(facts: Facts) -> tuple[bool, str, str]:
+    """A person is asked for something whatever a delegation says."""
+    said = _per_action(facts, lambda entry: f"{entry.approval} by {entry.approvals} of {entry.approver}")
+    return any(entry.approval == "always" for entry in facts.actions), said, "catalogue: approval, approver"
+
+
+def approval_limits(facts: Facts) -> tuple[bool, str, str]:
+    """Nobody is asked without end."""
+    settings = facts.services.settings.approvals.model_dump()
+    return True, ", ".join(f"{name} {value}" for name, value in settings.items()), "[approvals]"
+
+
+# --- who is calling -------------------------------------------------------------------------------------------------
+
+
+def workload_identity(facts: Facts) -> tuple[bool, str, str]:
+    """Assertions are short-lived."""
+    domains = facts.services.settings.trust_domains
+    said = "; ".join(
+        f"{d.name}: {d.kind}, {', '.join(d.algorithms)}, at most {d.max_lifetime} s" for d in domains
+    )
+    return all(d.max_lifetime <= _LONGEST_ASSERTION for d in domains), said, "[[trust_domains]]"
+
+
+def agents_without_secret(facts: Facts) -> tuple[bool, str, str]:
+    """No agent has a secret: there is no column for one."""
+    secrets = [column.name for column in _AGENTS.columns if "secret" in column.name]
+    count = facts.connection.scalar(select(func.count()).select_from(_AGENTS))
+    return (
+        not secrets,
+        f"{count} agents; columns of the table that could hold a secret: {_some(secrets)}",
+        "agents",
+    )
+
+
+def one_workload_each(facts: Facts) -> tuple[bool, str, str]:
+    """No two agents are one workload."""
+    workload = (_AGENTS.c.trust_domain, _AGENTS.c.subject)
+    shared = facts.connection.execute(select(*workload).group_by(*workload).having(func.count() > 1)).all()
+    return not shared, f"workloads of more than one agent: {_some(row.subject for row in shared)}", "agents"
+
+
+def owned_agents(facts: Facts) -> tuple[bool, str, str]:
+    """Every agent that may act has an owner."""
+    enabled = _AGENTS.c.disabled_at.is_(None)
+    names = facts.connection.scalars(
+        select(_AGENTS.c.client_id).where(enabled, _AGENTS.c.owner.is_(None))
+    ).all()
+    return not names, f"agents without an owner: {_some(names)}", "agents: owner"
+
+
+def agents_bounded(facts: Facts) -> tuple[bool, str, str]:
+    """Agents are registered for the actions that they are for."""
+    enabled = _AGENTS.c.disabled_at.is_(None)
+    names = facts.connection.scalars(
+        select(_AGENTS.c.client_id).where(enabled, _AGENTS.c.actions.is_(None))
+    ).all()
+    return not names, f"agents that may be delegated any action: {_some(names)}", "agents: actions"
+
+
+def stale_agents(facts: Facts) -> tuple[bool, str, str]:
+    """No agent that nobody uses is left enabled."""
+    used = select(_ACTIONS.c.client_id).where(_ACTIONS.c.issued_at > facts.now - _UNUSED)
+    old = _AGENTS.c.created_at < facts.now - _UNUSED
+    idle = select(_AGENTS.c.client_id).where(
+        _AGENTS.c.disabled_at.is_(None), old, _AGENTS.c.client_id.not_in(used)
+    )
+    names = facts.connection.scalars(idle).all()
+    return (
+        not names,
+        f"enabled agents that did nothing in {_UNUSED.days} days: {_some(names)}",
+        "agents, actions",
+    )
+
+
+def resource_server_secrets(facts: Facts) -> tuple[bool, str, str]:
+    """No resource server uses a secret that is old."""
+    enabled = (_SERVERS.c.disabled_at.is_(None)) & (_SERVERS.c.auth_method == "client_secret_basic")
+    rows = facts.connection.execute(select(_SERVERS).where(enabled)).all()
+    made = {row.identifier: _secret_made_at(row) for row in rows}
+    old = [name for name, at in made.items() if at < facts.now - _OLDEST_SECRET]
+    said = (
+        f"resource servers with a secret: {_some(made)}; older than {_OLDEST_SECRET.days} days: {_some(old)}"
+    )
+    return not old, said, "resource_servers"
+
+
+def _secret_made_at(row: Row[tuple[object, ...]]) -> datetime:
+    # A renewed one is as old as the end of the time in which the one before it was still good.
+    times = (row.created_at, row.previous_secret_until)
+    return max(at for at in times if isinstance(at, datetime))
+
+
+def operators_named(facts: Facts) -> tuple[bool, str, str]:
+    """Who changed what is a person or a program that is named."""
+    newest = select(_REVOCATIONS.c.revoked_by).order_by(_REVOCATIONS.c.id.desc()).limit(_SHOWN)
+    names = set(facts.connection.scalars(newest))
+    return all(names), f"who revoked last: {_some(names)}", "revocations: revoked_by"
+
+
+# --- delegations and money ------------------------------------------------------------------------------------------
+
+
+def delegations_end(facts: Facts) -> tuple[bool, str, str]:
+    """No delegation is for ever."""
+    most = facts.services.settings.delegations.longest_days
+    last = facts.connection.scalar(select(func.max(_DELEGATIONS.c.expires_at)))
+    said = f"at most {most} days; the last of those recorded ends {last.date() if last else 'never: there is none'}"
+    return last is None or last <= facts.now + timedelta(days=most), said, "delegations.longest_days"
+
+
+def hand_over_depth(facts: Facts) -> tuple[bool, str, str]:
+    """How far delegations were handed on."""
+    paths = facts.connection.scalars(select(_DELEGATIONS.c.path).where(_DELEGATIONS.c.expires_at > facts.now))
+    deepest = max((path.count(" ") for path in paths), default=0)
+    return True, f"the deepest chain that stands was handed on {deepest} times", "delegations"
+
+
+def ledger(facts: Facts) -> tuple[bool, str, str]:
+    """Every running total is the sum of its transfers."""
+    # A transaction of its own, which begins with what it needs.
+    found = facts.services.database.read(lambda c: list(ledger_differences(c, facts.services.stored)))
+    wrong = {difference.delegation_id for difference in found}
+    return (
+        not wrong,
+        f"delegations whose totals are not the sums of their transfers: {_some(wrong)}",
+        "ledger check",
+    )
+
+
+def open_reservations(facts: Facts) -> tuple[bool, str, str]:
+    """What an agent may hold at once is bounded."""
+    most = facts.services.settings.ledger.open_reservations
+    return True, f"at most {most} reservations of one delegation at once", "ledger.open_reservations"
+
+
+def revocation_at_hand(facts: Facts) -> tuple[bool, str, str]:
+    """What was ended, at which level."""
+    levels = select(_REVOCATIONS.c.kind, func.count().label("times")).group_by(_REVOCATIONS.c.kind)
+    rows = facts.connection.execute(levels.order_by(_REVOCATIONS.c.kind)).all()
+    said = ", ".join(f"{row.kind} {row.times}" for row in rows) or "none yet"
+    return True, f"revocations so far: {said}", "revocations"
+
+
+# --- keys and places ------------------------------------------------------------------------------------------------
+
+
+def signing_keys(facts: Facts) -> tuple[bool, str, str]:
+    """The key that signs is not old."""
+    active = [key for key in list_keys(facts.connection) if key.state(facts.now) == "active"]
+    newest = max((max(key.created_at, key.activates_at) for key in active), default=None)
+    said = f"{len(active)} active, the newest since {newest.date() if newest else 'never'}; encrypted at rest"
+    return newest is not None and newest > facts.now - _OLDEST_KEY, said, "signing_keys, keys.encryption_key"
+
+
+def issuer_protected(facts: Facts) -> tuple[bool, str, str]:
+    """The server is reached by https."""
+    issuer = facts.services.issuer
+    return urlsplit(issuer).scheme == "https", f"the issuer is {issuer}", "server.issuer"
+
+
+# --- the audit ------------------------------------------------------------------------------------------------------
+
+
+def audit_sealed(facts: Facts) -> tuple[bool, str, str]:
+    """The audit is as it was written, and sealing is not behind."""
+    found = verify(facts.connection, all_public(facts.connection), facts.services.issuer)
+    count, seconds = batches.lag(facts.connection, facts.now)
+    said = f"{found.sealed} events sealed, {count} not yet; problems: {_some(found.problems)}"
+    return not found.problems and seconds <= _LONGEST_UNSEALED, said, "audit verify"
+
+
+def audit_witnessed(facts: Facts) -> tuple[bool, str, str]:
+    """Heads of the audit's tree are kept elsewhere."""
+    names = [name for name in stream.destinations_of(facts.services) if name.startswith("witness:")]
+    failing = set(stream.failing(facts.services)) & set(names)
+    return bool(names) and not failing, f"witnesses: {_some(names)}; failing: {_some(failing)}", "[audit]"
+
+
+def audit_streamed(facts: Facts) -> tuple[bool, str, str]:
+    """Events go to somebody who watches."""
+    names = [name for name in stream.destinations_of(facts.services) if name.startswith("stream:")]
+    failing = set(stream.failing(facts.services)) & set(names)
+    return (
+        bool(names) and not failing,
+        f"streams: {_some(names)}; failing: {_some(failing)}",
+        "[[audit.streams]]",
+    )
+
+
+def resource_servers_told(facts: Facts) -> tuple[bool, str, str]:
+    """Resource servers hear of revocations as security events."""
+    status = select(_STREAMS.c.status, func.count().label("streams")).group_by(_STREAMS.c.status)
+    streams = {row.status: row.streams for row in facts.connection.execute(status)}
+    said = ", ".join(f"{name} {count}" for name, count in sorted(streams.items())) or "none"
+    return streams.get("enabled", 0) > 0, f"event streams of resource servers: {said}", "event_streams"
+
+
+CHECKS: Mapping[str, Check] = {
+    check.__name__: check
+    for check in (
+        action_lifetimes,
+        agents_bounded,
+        agents_without_secret,
+        approval_limits,
+        approvals,
+        audit_sealed,
+        audit_streamed,
+        audit_witnessed,
+        catalogue,
+        delegations_end,
+        group_members,
+        hand_over_depth,
+        issuer_protected,
+        ledger,
+        one_workload_each,
+        open_reservations,
+        operators_named,
+        owned_agents,
+        personal_data_asks,
+        policies,
+        resource_server_secrets,
+        resource_servers_told,
+        revocation_at_hand,
+        sender_constraint,
+        signing_keys,
+        single_use,
+        stale_agents,
+        workload_identity,
+    )
+}
+
+
+def run(name: str, facts: Facts) -> Finding:
+    """One check. Raises `KeyError` for a name that is none."""
+    met, says, where = CHECKS[name](facts)
+    return Finding(name, met, says, where)

@@ -1,0 +1,144 @@
+"""`/admin/decisions`: what is decided, as it is decided; and one decision with all that the audit knows of it."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from flask import Request, Response, request
+from sqlalchemy import Connection
+
+from authserver.administration import decisions
+from authserver.administration.decisions import OUTCOMES, Decision, Wanted
+from authserver.audit.events import Event, find_event
+from authserver.errors import Refusal
+from authserver.ledger import actions
+from authserver.pages.admin.entrance import argument, enter, event_id, page
+from authserver.pages.admin.told import Step, told
+from authserver.pages.polling import poll, unchanged
+from authserver.policy.cedar_text import Policy
+from authserver.services import Services
+from authserver.simulate import Replay
+
+_MOST = 50
+# What is told of a decision, whether or not a policy reads it.
+_ALWAYS_TOLD = frozenset(
+    {"amount", "currency", "merchant", "category", "country", "chain_depth", "dpop", "task"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One decision of a list."""
+
+    decision: Decision
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Behind one decision: the policies that decided, as they read today, and what they knew then, where it is kept."""
+
+    policies: Mapping[str, Policy | None]
+    context: Mapping[str, object] | None
+
+
+def routes(services: Services) -> list[tuple[str, str, Callable[..., Response]]]:
+    """The pages of this module."""
+    return [
+        ("GET", "/admin/decisions", lambda: show(services, request)),
+        ("GET", "/admin/decisions/<number>", lambda number: show_one(services, request, number)),
+    ]
+
+
+def show(services: Services, request: Request) -> Response:
+    """The newest decisions; the first page looks again by itself, unless it is paused."""
+    administrator, now = enter(services, request), services.clock.now()
+    wanted, before = _wanted(request), event_id(request, "before")
+    found = services.database.read(lambda connection: decisions.decisions(connection, wanted, before, _MOST))
+    version = str(found.decisions[0].event.id if found.decisions else 0)
+    if same := unchanged(services, request, version):
+        return same
+    paused = request.args.get("live") == "off"
+    return page(
+        "decisions",
+        administrator,
+        lines=lines(services, found.decisions),
+        wanted=wanted,
+        outcomes=OUTCOMES,
+        catalogue=services.vocabulary.catalogue,
+        filters=_query(wanted),
+        older=found.older,
+        is_first=before is None,
+        live=before is None and not paused,
+        poll=poll(version, now),
+        now=now,
+    )
+
+
+def lines(services: Services, found: tuple[Decision, ...]) -> list[Line]:
+    """Decisions in words."""
+    catalogue = services.vocabulary.catalogue
+    return [Line(one, told(one.event, catalogue)) for one in found]
+
+
+def show_one(services: Services, request: Request, number: str) -> Response:
+    """One event of the audit, by its number."""
+    administrator = enter(services, request)
+    catalogue = services.vocabulary.catalogue
+
+    def read(connection: Connection) -> dict[str, Any]:
+        is_number = number.isascii() and number.isdigit() and len(number) < 19
+        event = find_event(connection, number) if is_number else None
+        if event is None:
+            raise Refusal("not_found", "there is no such event", rule="event.unknown", status=404)
+        action = actions.find(connection, event.action_id) if event.action_id else None
+        (decision,) = decisions.with_names(connection, [event]) or (None,)
+        return {
+            "decision": decision,
+            "step": told(event, catalogue, action),
+            "known": _known(services, connection, event),
+            "written": json.dumps(event.to_json(), indent=2, ensure_ascii=False),
+        }
+
+    return page("decision", administrator, **services.database.read(read), catalogue=catalogue)
+
+
+def _known(services: Services, connection: Connection, event: Event) -> Known:
+    there, names = services.policies.current.enforced.policies, event.data.get("policies")
+    policies = {str(name): there.get(str(name)) for name in names} if isinstance(names, list) else {}
+    return Known(policies, _context(services, connection, event))
+
+
+def _context(services: Services, connection: Connection, event: Event) -> Mapping[str, object] | None:
+    """What policies could know at the time of the decision; None where what it was about is gone."""
+    if "asked" not in event.data or not event.event.startswith(("exchange.", "deferred.")):
+        return None
+    replay = Replay(services, connection)
+    action = replay.asked(event)
+    if action is None:
+        return None
+    uses = services.policies.current.enforced.uses(action.action) | _ALWAYS_TOLD
+    facts = replay.facts(event, uses)
+    if facts is None:
+        return None
+    context: dict[str, object] = json.loads(facts.context(uses))
+    return context
+
+
+def _wanted(request: Request) -> Wanted:
+    outcome = next((known for known in OUTCOMES if known == request.args.get("outcome")), None)
+    return Wanted(
+        argument(request, "agent"), argument(request, "action"), outcome, argument(request, "reason")
+    )
+
+
+def _query(wanted: Wanted) -> str:
+    said = {
+        "agent": wanted.agent,
+        "action": wanted.action,
+        "outcome": wanted.outcome,
+        "reason": wanted.reason,
+    }
+    return urlencode({name: value for name, value in said.items() if value is not None})

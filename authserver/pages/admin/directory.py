@@ -1,0 +1,117 @@
+"""`/admin/agents`, `/admin/users`, `/admin/resource-servers`: who is registered, and what each of them holds."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from flask import Request, Response, request
+from sqlalchemy import Connection
+
+from authserver import revoke
+from authserver.accounts import users
+from authserver.actors import agents, resource_servers
+from authserver.administration import decisions
+from authserver.administration.decisions import Wanted
+from authserver.administration.directory import Whose, delegations
+from authserver.errors import Refusal
+from authserver.pages.admin.decisions import lines
+from authserver.pages.admin.entrance import argument, enter, page
+from authserver.revoke import Target
+from authserver.services import Services
+
+_MOST = 50
+_SOME = 10  # of what a page only begins to list
+Item = TypeVar("Item")
+
+
+def routes(services: Services) -> list[tuple[str, str, Callable[..., Response]]]:
+    """The pages of this module."""
+    return [
+        ("GET", "/admin/agents", lambda: list_agents(services, request)),
+        ("GET", "/admin/agents/<client_id>", lambda client_id: show_agent(services, request, client_id)),
+        ("GET", "/admin/users", lambda: list_users(services, request)),
+        ("GET", "/admin/users/<user_id>", lambda user_id: show_user(services, request, user_id)),
+        ("GET", "/admin/resource-servers", lambda: list_servers(services, request)),
+        ("GET", "/admin/resource-servers/<id>", lambda id: show_server(services, request, id)),
+    ]
+
+
+def list_agents(services: Services, request: Request) -> Response:
+    """Agents by their ids."""
+    administrator, after = enter(services, request), argument(request, "after", 2_048) or ""
+    found = services.database.read(lambda connection: agents.list_some(connection, after, _MOST + 1))
+    shown, following = _cut(found, lambda agent: agent.client_id)
+    return page("agents", administrator, agents=shown, following=following, after=after)
+
+
+def list_users(services: Services, request: Request) -> Response:
+    """Users by their names."""
+    administrator, after = enter(services, request), argument(request, "after", 2_048) or ""
+    found = services.database.read(lambda connection: users.list_some(connection, after, _MOST + 1))
+    shown, following = _cut(found, lambda user: user.username)
+    return page("users", administrator, users=shown, following=following, after=after)
+
+
+def list_servers(services: Services, request: Request) -> Response:
+    """Resource servers by their identifiers."""
+    administrator, after = enter(services, request), argument(request, "after", 2_048) or ""
+    found = services.database.read(
+        lambda connection: resource_servers.list_some(connection, after, _MOST + 1)
+    )
+    shown, following = _cut(found, lambda server: server.identifier)
+    return page("resource_servers", administrator, servers=shown, following=following, after=after)
+
+
+def show_agent(services: Services, request: Request, client_id: str) -> Response:
+    """One agent: who it is, what it holds, what it did."""
+    administrator, now = enter(services, request), services.clock.now()
+
+    def read(connection: Connection) -> dict[str, Any]:
+        agent = None if "\x00" in client_id else agents.find(connection, client_id)
+        if agent is None:
+            raise _unknown("agent")
+        done = decisions.decisions(connection, Wanted(agent=client_id), None, _SOME)
+        return {
+            "agent": agent,
+            "holdings": delegations(services, connection, Whose(agent=client_id), None, _SOME, now),
+            "lines": lines(services, done.decisions),
+        }
+
+    found = services.database.read(read)
+    ends = revoke.would_end(services, Target("agent", client_id), now)
+    return page("agent", administrator, **found, ends=ends, catalogue=services.vocabulary.catalogue)
+
+
+def show_user(services: Services, request: Request, user_id: str) -> Response:
+    """One user: who they are and what they allowed."""
+    administrator, now = enter(services, request), services.clock.now()
+
+    def read(connection: Connection) -> dict[str, Any]:
+        user = None if "\x00" in user_id else users.by_id(connection, user_id)
+        if user is None:
+            raise _unknown("user")
+        found = delegations(services, connection, Whose(user=user_id), None, _SOME, now)
+        return {"user": user, "holdings": found}
+
+    found = services.database.read(read)
+    ends = revoke.would_end(services, Target("user", user_id), now)
+    return page("user", administrator, **found, ends=ends, catalogue=services.vocabulary.catalogue)
+
+
+def show_server(services: Services, request: Request, id: str) -> Response:
+    """One resource server."""
+    administrator = enter(services, request)
+    found = services.database.read(
+        lambda connection: None if "\x00" in id else resource_servers.find(connection, id)
+    )
+    if found is None:
+        raise _unknown("resource server")
+    return page("resource_server", administrator, server=found)
+
+
+def _cut(found: Sequence[Item], name: Callable[[Item], str]) -> tuple[Sequence[Item], str | None]:
+    """A page of what was found, and where the next one goes on."""
+    return found[:_MOST], name(found[_MOST - 1]) if len(found) > _MOST else None
+
+
+def _unknown(what: str) -> Refusal:
+    return Refusal("not_found", f"there is no such {what}", rule="console.unknown", status=404)
