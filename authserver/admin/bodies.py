@@ -22,6 +22,7 @@ Time = Annotated[
 ]
 YesOrNo = Literal["true", "false"]
 RoleName = Literal["viewer", "revoker", "operator", "owner"]
+RiskName = Literal["low", "medium", "high"]
 StateName = Literal["draft", "observe", "enforce"]
 Object = dict[str, Any]
 
@@ -155,11 +156,12 @@ class Reason(Sent):
 class NewAgent(Sent):
     """An agent to be registered under its workload; without `actions` it may do whatever users delegate."""
 
-    client_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
+    client_id: Annotated[str, Field(pattern=r"^([A-Za-z0-9._-]{1,100}|https?://[!-~]{1,500})$")]
     trust_domain: Text
     subject: LongText
     name: Text | None = None
     owner: Text | None = None
+    risk: RiskName | None = None
     actions: list[Text] | None = None
     redirect_uris: list[LongText] | None = None
     jwks: Object | None = None
@@ -170,6 +172,7 @@ class AgentChange(Sent):
 
     name: Text | None = None
     owner: Text | None = None
+    risk: RiskName | None = None
     actions: list[Text] | None = None
     redirect_uris: list[LongText] | None = None
     jwks: Object | None = None

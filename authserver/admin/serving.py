@@ -138,7 +138,8 @@ class Api:
 
 
 def _template(path: str) -> str:
-    return path.replace("{", "<").replace("}", ">")
+    # An agent's client_id may be a URL; `merge_slashes` is off for its two slashes.
+    return path.replace("{client_id}", "<path:client_id>").replace("{", "<").replace("}", ">")
 
 
 # --- what comes in ------------------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ def agent(row: Row[Any]) -> AgentItem:
         redirect_uris=json.loads(row.redirect_uris),
         created_at=_at(row.created_at),
         owner=row.owner,
+        risk=row.risk,
         actions=None if row.actions is None else json.loads(row.actions),
         jwks=None if row.jwks is None else json.loads(row.jwks),
         disabled_at=instant(row.disabled_at),

@@ -1,5 +1,7 @@
 """`/agents`: the software that acts."""
 
+from urllib.parse import quote
+
 from sqlalchemy import Connection
 
 from authserver import disable, register
@@ -20,7 +22,7 @@ def create(call: Call) -> Reply:
     agent = register.parse_agent(said(call.sent(NewAgent)), call.services, call.now)
     call.services.database.write(lambda connection: register.create_agent(connection, agent, call.caller.by))
     reply = _AGENTS.one_of(call, agent.client_id)
-    return Reply(reply.body, reply.etag, f"/agents/{agent.client_id}")
+    return Reply(reply.body, reply.etag, f"/agents/{quote(agent.client_id, safe='')}")
 
 
 def change(call: Call) -> Reply:
