@@ -5,12 +5,12 @@ from functools import cache, partial, wraps
 from urllib.parse import urlsplit
 
 import structlog
-from flask import Blueprint, Flask, Response, request
+from flask import Blueprint, Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from authserver import pages
+from authserver import pages, traces
 from authserver.clock import Clock, SystemClock
-from authserver.config import Settings, load_settings
+from authserver.config import ConfigurationError, Settings, load_settings
 from authserver.endpoints import (
     authorization,
     grants,
@@ -30,7 +30,7 @@ from authserver.endpoints.hand_over import HandOverGrant
 from authserver.endpoints.status import StatusEndpoint
 from authserver.endpoints.token import TokenEndpoint
 from authserver.errors import Refusal
-from authserver.logs import configure_logging
+from authserver.logs import begin_request, configure_logging, end_request
 from authserver.migration import check_usable
 from authserver.pages import answers
 from authserver.pages.signed_in import visitor
@@ -52,7 +52,17 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     database = open_database(settings)
     check_usable(database)
     services = open_services(settings, clock or SystemClock(), database)
+    _trace(settings)
     return build(services)
+
+
+def _trace(settings: Settings) -> None:
+    if settings.traces.endpoint is None:
+        return
+    try:
+        traces.start(settings.traces.endpoint, settings.traces.share, settings.server.issuer)
+    except ImportError as error:
+        raise ConfigurationError("traces.endpoint: takes the extra `traces` to be installed") from error
 
 
 def build(services: Services) -> Flask:
@@ -77,7 +87,9 @@ def build(services: Services) -> Flask:
         )
     app.register_error_handler(Exception, _unexpected)
     app.register_error_handler(HTTPException, _http_error)
+    app.before_request(_begun)
     app.after_request(_guarded)
+    app.teardown_request(_ended)
     return app
 
 
@@ -200,9 +212,19 @@ def _route(routes: Blueprint, method: str | tuple[str, ...], path: str, answer: 
     )
 
 
+def _begun() -> None:
+    headers = request.headers
+    g.request_id = begin_request(headers.get("X-Request-Id"), headers.get("traceparent"))
+
+
+def _ended(error: BaseException | None) -> None:
+    end_request()
+
+
 def _guarded(response: Response) -> Response:
     # What says nothing of its own is no page: no sniffing, no framing, no content of any kind.
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers["X-Request-Id"] = g.get("request_id", "")
     response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
     return response
 

@@ -403,6 +403,13 @@ class MetricsSettings(_Section):
     directory: Path | None = None
 
 
+class TracesSettings(_Section):
+    """Where spans of the exchange are sent; nowhere, where there is no `endpoint`."""
+
+    endpoint: WebUrl | None = None
+    share: float = Field(default=1.0, gt=0, le=1)
+
+
 class TrustDomainSettings(_Section):
     """One source of workload identities (contract §3)."""
 
@@ -481,6 +488,7 @@ class Settings(BaseSettings):
     events: EventsSettings = EventsSettings()
     metrics: MetricsSettings = MetricsSettings()
     api: ApiSettings = ApiSettings()
+    traces: TracesSettings = TracesSettings()
     trust_domains: tuple[TrustDomainSettings, ...]
 
     @model_validator(mode="after")

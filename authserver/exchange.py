@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from authserver import notify, strict_json
+from authserver import notify, strict_json, traces
 from authserver.actors import resource_servers
 from authserver.actors.resource_servers import ResourceServer
 from authserver.approvals import rules
@@ -88,7 +88,8 @@ def exchange(
 
     Raises `Refusal`; `holder.refused` then writes why.
     """
-    proven = prove(services, request.presented, now)
+    with traces.step("actor"):
+        proven = prove(services, request.presented, now)
 
     def run(connection: Connection, index: StatusIndex) -> Committed | Opened:
         holder = Holder(services, connection, proven, attempt, now)
@@ -120,21 +121,29 @@ def complete(
 
 def issue(services: Services, run: Callable[[Connection, StatusIndex], Committed | Other]) -> Issued | Other:
     """Run one transaction and sign the token of what it committed; anything else that it gives is given back."""
-    index = services.status_indexes.take()
+    index, commit = services.status_indexes.take(), traces.Commit()
+
+    def work(connection: Connection) -> Committed | Other:
+        done = run(connection, index)
+        commit.begins()
+        return done
+
     try:
-        committed = services.database.write(lambda connection: run(connection, index))
+        committed = services.database.write(work)
     except Refusal as refusal:
         # After a 503 nobody knows what was committed: an index is lost rather than given twice.
         if refusal.status < 500:
             services.status_indexes.put_back(index)
         raise
+    commit.is_done()
     if not isinstance(committed, Committed) or not committed.is_new:
         services.status_indexes.put_back(index)
     if not isinstance(committed, Committed):
         return committed
-    claims = claims_of(services, committed.chain, committed.action, committed.audience)
-    key = services.signing_keys.active()
-    token = action_tokens.mint(claims, key)
+    with traces.step("sign"):
+        claims = claims_of(services, committed.chain, committed.action, committed.audience)
+        key = services.signing_keys.active()
+        token = action_tokens.mint(claims, key)
     services.action_tokens.signed(token, key, claims.jti)
     return Issued(committed.action, token)
 
@@ -153,10 +162,11 @@ class _Exchange:
     def run(self, index: StatusIndex) -> Committed | Opened:
         self.holder.attempt.start()
         hold_off_revocations(self.connection)
-        chain = self.holder.chain()
-        self.holder.same_client(chain.leaf.client_id)
-        self.holder.standing(chain, self._task(chain))
-        self.holder.fresh()
+        with traces.step("delegation"):
+            chain = self.holder.chain()
+            self.holder.same_client(chain.leaf.client_id)
+            self.holder.standing(chain, self._task(chain))
+            self.holder.fresh()
         return self._decided(chain, index)
 
     def complete(self, index: StatusIndex) -> Committed:
@@ -173,7 +183,8 @@ class _Exchange:
         self._sender_constrained()
         self._task_goes_on(chain)
         try:
-            permit = self._decide(chain, target)
+            with traces.step("decide"):
+                permit = self._decide(chain, target)
         except Refusal:
             # The same request may have been answered by another process since, and its action be what is in the way.
             if earlier := self._earlier(chain, target):
@@ -182,7 +193,8 @@ class _Exchange:
         if isinstance(permit, NeedsApproval):
             return self._waiting(chain, target, permit)
         action = self._action(chain, target, permit, index)
-        self._reserve(chain, action, permit)
+        with traces.step("reserve"):
+            self._reserve(chain, action, permit)
         return Committed(action, chain, target.identifier, is_new=True)
 
     def _task(self, chain: Chain) -> str | None:

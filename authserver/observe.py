@@ -9,9 +9,11 @@ from sqlalchemy import Connection
 
 from authserver import metrics
 from authserver.approvals import records as approvals
+from authserver.audit import batches, deliveries
 from authserver.errors import Refusal
 from authserver.notifications import outbox
 from authserver.services import Services
+from authserver.streams import records
 from authserver.tokens import signing_keys
 
 
@@ -86,7 +88,75 @@ def _signing_keys(services: Services, connection: Connection, now: datetime) -> 
     return {state: float(states.count(state)) for state in ("pending", "active", "retired")}
 
 
+def _unsealed_events(services: Services, connection: Connection, now: datetime) -> Mapping[str, float]:
+    return {"": float(batches.lag(connection, now)[0])}
+
+
+def _unsealed_seconds(services: Services, connection: Connection, now: datetime) -> Mapping[str, float]:
+    return {"": batches.lag(connection, now)[1]}
+
+
+def _audit_failing(services: Services, connection: Connection, now: datetime) -> Mapping[str, float]:
+    return {name: float(attempts) for name, attempts in deliveries.failing(connection).items()}
+
+
+def _event_streams(services: Services, connection: Connection, now: datetime) -> Mapping[str, float]:
+    found = [stream.status for stream, _ in records.all_streams(connection)]
+    return {status: float(found.count(status)) for status in ("enabled", "paused", "disabled")}
+
+
+def _streams_failing(services: Services, connection: Connection, now: datetime) -> Mapping[str, float]:
+    found = [stream for stream, _ in records.all_streams(connection) if stream.status == "enabled"]
+    return {"": float(sum(stream.failures > 0 for stream in found))}
+
+
+def _events_pending(services: Services, connection: Connection, now: datetime) -> Mapping[str, float]:
+    return {"": float(sum(pending for _, pending in records.all_streams(connection)))}
+
+
+def _events_waiting(services: Services, connection: Connection, now: datetime) -> Mapping[str, float]:
+    since = records.oldest_pending(connection)
+    return {"": max(0.0, (now - since).total_seconds()) if since is not None else 0.0}
+
+
 _GAUGES = (
+    _Gauge(
+        "authserver_audit_unsealed_events",
+        "Audit events that no tree head covers yet.",
+        None,
+        _unsealed_events,
+    ),
+    _Gauge(
+        "authserver_audit_unsealed_seconds",
+        "How long the oldest audit event has waited to be sealed.",
+        None,
+        _unsealed_seconds,
+    ),
+    _Gauge(
+        "authserver_audit_delivery_failures",
+        "Attempts since the last that arrived, for each witness and stream of the audit that is failing.",
+        "destination",
+        _audit_failing,
+    ),
+    _Gauge("authserver_event_streams", "Streams of resource servers, by status.", "status", _event_streams),
+    _Gauge(
+        "authserver_event_streams_failing",
+        "Streams whose receiver did not take the last push.",
+        None,
+        _streams_failing,
+    ),
+    _Gauge(
+        "authserver_events_pending",
+        "Security Event Tokens that their receivers have not taken; more follow from what stands before them.",
+        None,
+        _events_pending,
+    ),
+    _Gauge(
+        "authserver_events_waiting_seconds",
+        "How long the oldest Security Event Token has waited to be taken.",
+        None,
+        _events_waiting,
+    ),
     _Gauge("authserver_approvals_waiting", "Approvals that wait for a person.", None, _approvals_waiting),
     _Gauge(
         "authserver_notifications_waiting",

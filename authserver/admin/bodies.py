@@ -22,7 +22,6 @@ Time = Annotated[
 ]
 YesOrNo = Literal["true", "false"]
 RoleName = Literal["viewer", "revoker", "operator", "owner"]
-RiskName = Literal["low", "medium", "high"]
 StateName = Literal["draft", "observe", "enforce"]
 Object = dict[str, Any]
 
@@ -154,14 +153,17 @@ class Reason(Sent):
 
 
 class NewAgent(Sent):
-    """An agent to be registered under its workload; without `actions` it may do whatever users delegate."""
+    """An agent to be registered under its workload; without `actions` it may do whatever users delegate.
 
-    client_id: Annotated[str, Field(pattern=r"^([A-Za-z0-9._-]{1,100}|https?://[!-~]{1,500})$")]
+    A client id that is the address of a metadata document has its redirect URIs and keys from there.
+    """
+
+    client_id: LongText
     trust_domain: Text
     subject: LongText
     name: Text | None = None
     owner: Text | None = None
-    risk: RiskName | None = None
+    risk: Literal["low", "medium", "high"] | None = None
     actions: list[Text] | None = None
     redirect_uris: list[LongText] | None = None
     jwks: Object | None = None
@@ -172,7 +174,7 @@ class AgentChange(Sent):
 
     name: Text | None = None
     owner: Text | None = None
-    risk: RiskName | None = None
+    risk: Literal["low", "medium", "high"] | None = None
     actions: list[Text] | None = None
     redirect_uris: list[LongText] | None = None
     jwks: Object | None = None

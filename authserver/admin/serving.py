@@ -138,7 +138,7 @@ class Api:
 
 
 def _template(path: str) -> str:
-    # An agent's client_id may be a URL; `merge_slashes` is off for its two slashes.
+    # A client id may be an address.
     return path.replace("{client_id}", "<path:client_id>").replace("{", "<").replace("}", ">")
 
 

@@ -115,6 +115,7 @@ class CatalogueItem(Shown):
     sender_constraint: Literal["optional", "required"]
     members: Mapping[str, int]
     gaps: Sequence[str]
+    datatypes: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

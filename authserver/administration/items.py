@@ -56,7 +56,7 @@ class AgentItem(Shown):
     redirect_uris: Sequence[str]
     created_at: str
     owner: str | None = None
-    risk: str | None = None
+    risk: Literal["low", "medium", "high"] | None = None
     actions: Sequence[str] | None = None
     jwks: Mapping[str, Json] | None = None
     disabled_at: str | None = None

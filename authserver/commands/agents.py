@@ -8,7 +8,7 @@ import click
 from authserver import register
 from authserver.actors import AlreadyRegistered, NotRegistered, agents
 from authserver.actors.agents import Agent
-from authserver.agent_documents import DocumentRefused, fetcher_of, read, with_document
+from authserver.agent_documents import DocumentRefused, as_published
 from authserver.commands.context import (
     TAKES_ANY_ID,
     Failed,
@@ -83,8 +83,7 @@ def create(
     with opened() as services:
         now = services.clock.now()
         agent = register.parse_agent(unverified, services, now)
-        if agent.has_document:
-            agent = _with_document(services, agent, now)
+        agent = _with_document(services, agent, now)
         try:
             services.database.write(lambda connection: register.create_agent(connection, agent, operator()))
         except AlreadyRegistered as error:
@@ -120,10 +119,9 @@ def disable(client_id: str) -> None:
 def _with_document(services: Services, agent: Agent, now: datetime) -> Agent:
     """The agent as its document has it, which is read before anything is written."""
     try:
-        found = read(fetcher_of(services.settings.client_metadata), agent.client_id)
+        return as_published(services, agent, now)
     except DocumentRefused as error:
         raise Failed(f"{agent.client_id}: the document cannot be used: {error.reason}") from error
-    return with_document(agent, found, now)
 
 
 def _shown(agent: Agent) -> dict[str, object]:

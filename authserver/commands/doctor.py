@@ -11,7 +11,9 @@ from sqlalchemy import Connection, text
 from authserver import migration
 from authserver.actors.trust_domains import TrustDomains
 from authserver.clock import SystemClock
+from authserver.commands import health_checks
 from authserver.commands.context import Failed, in_words, json_option, print_json
+from authserver.commands.health_checks import Trouble
 from authserver.config import (
     ConfigurationError,
     Settings,
@@ -95,6 +97,8 @@ def _finding(name: str, check: Check) -> Finding:
         return Finding(name, True, check())
     except Refusal as refusal:
         return Finding(name, False, in_words(refusal))
+    except Trouble as trouble:
+        return Finding(name, False, trouble.words)
     except (ConfigurationError, _Wrong) as error:
         return Finding(name, False, str(error))
 
@@ -113,6 +117,21 @@ def _checks(settings: Settings, database: Database) -> Iterator[tuple[str, Check
         yield f"trust domain {domain.name}", partial(_trust_domain, domain, settings.server.issuer, now)
     yield "ledger", lambda: _ledger(settings, database)
     yield "policies", lambda: _policies(settings, database)
+    yield "files", lambda: health_checks.file_modes(settings)
+    yield "metrics", lambda: health_checks.metrics_directory(settings)
+    yield "clock", lambda: database.read(lambda c: health_checks.clock(c, SystemClock().now()))
+    if _is_current(database):
+        yield "key age", lambda: database.read(lambda c: health_checks.key_age(c, now))
+        yield "sealing", lambda: database.read(lambda c: health_checks.sealing(c, now))
+        yield "witnesses", lambda: database.read(lambda c: health_checks.witnesses(c, settings))
+        yield "event receivers", lambda: database.read(lambda c: health_checks.receivers(c, now))
+
+
+def _is_current(database: Database) -> bool:
+    try:
+        return not migration.pending(database)
+    except Refusal:
+        return False  # said already
 
 
 def _schema(database: Database) -> str:

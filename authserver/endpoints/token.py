@@ -16,7 +16,7 @@ from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
 from flask import Request, Response
 from werkzeug.datastructures import Headers
 
-from authserver import exchange, holder, metrics, strict_json
+from authserver import exchange, holder, metrics, strict_json, traces
 from authserver.actors.client_authentication import ClientCredentials
 from authserver.approvals.opening import Opened
 from authserver.endpoints.answers import error_answer, json_answer
@@ -65,7 +65,8 @@ class TokenExchangeGrant(BaseGrant, TokenEndpointMixin):
 
     def validate_token_request(self) -> None:
         """Parse the request; nothing in it is believed yet."""
-        self.parsed = parse_exchange(self.request.form_read, self.request.headers, self.server.services)
+        with traces.step("parse"):
+            self.parsed = parse_exchange(self.request.form_read, self.request.headers, self.server.services)
 
     def create_token_response(self) -> tuple[int, dict[str, object], list[tuple[str, str]]]:
         """Decide, commit, sign."""
@@ -92,7 +93,8 @@ class TokenEndpoint(AuthlibServer):
         try:
             token_request = TokenRequest(self.services, request, _form(request))
             attempt = token_request.attempt
-            response = self._granted(token_request)
+            with traces.request("POST /oauth/token", request.headers.get("traceparent")):
+                response = self._granted(token_request)
             outcome = _outcome(attempt, response)
             reason = attempt.record.rule or outcome
         except Refusal as refusal:

@@ -192,13 +192,15 @@ def test_A120_what_is_not_there_is_not_told_from_what_never_was(clients: Clients
     is_problem(viewer.ask("GET", "/agents/"), 404)
 
 
-def test_no_secret_is_in_any_answer_that_reads(clients: Clients) -> None:
-    owner = clients(Role.OWNER)
+def test_A122_no_secret_is_in_any_answer_that_reads_nor_in_the_audit(clients: Clients) -> None:
+    owner, world = clients(Role.OWNER), clients(Role.OWNER).world
+    asked = {"user": "ada", "agent": "basket-helper", "authorization_details": [world.delegation()]}
+    grant = owner.post("/delegations", asked, status=201, Idempotency_Key="g-1")["grant"]
     made = owner.post("/resource-servers", {"identifier": "https://secret.example/api"}, status=201)
     user = owner.post("/users", {"username": "grace"}, status=201)
     texts = [httpx.Response.read(owner.ask("GET", path)).decode() for path in READS]
     everything = json.dumps(texts)
-    for secret in (made["client_secret"], user["enrolment_url"].rsplit("/", 1)[-1], owner.token):
+    for secret in (made["client_secret"], user["enrolment_url"].rsplit("/", 1)[-1], grant, owner.token):
         assert secret not in everything
 
 

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Connection, update
 
 from authserver.db import Database
-from authserver.schema import Budget, table_of
+from authserver.schema import AuditEvent, Budget, EventStream, SigningKey, table_of
 from authserver.upkeep import Tidied
 from tests.commands.conftest import Manage, operator_of
 from tests.fakes import SettableClock
@@ -191,6 +191,13 @@ def test_a_healthy_server_has_a_line_for_each_check(healthy: Manage) -> None:
         "trust domain cluster",
         "ledger",
         "policies",
+        "files",
+        "metrics",
+        "clock",
+        "key age",
+        "sealing",
+        "witnesses",
+        "event receivers",
     ]
     lines = healthy.prints("doctor").splitlines()
     assert [line.split("  ")[0] for line in lines] == ["ok"] * len(found)
@@ -227,6 +234,37 @@ def test_the_doctor_finds_a_trust_domain_without_keys(healthy: Manage) -> None:
     assert wrong(healthy) == ["trust domain example.org"]
 
 
+STREAM = {
+    "id": "s1",
+    "resource_server_id": "rs_1",
+    "status": "enabled",
+    "method": "push",
+    "endpoint_url": "https://shop.example/events",
+    "read_event": 0,
+    "read_within": "",
+    "failures": 9,
+    "trouble": "connect",
+}
+
+
+def test_the_doctor_finds_what_is_behind_or_old(healthy: Manage, sqlite_url: str) -> None:
+    long_ago = datetime.now(UTC) - timedelta(days=200)
+    database = Database(sqlite_url)
+
+    def spoil(connection: Connection) -> None:
+        connection.execute(table_of(SigningKey).update().values(activates_at=long_ago))
+        connection.execute(table_of(AuditEvent).insert().values(at=long_ago, event="a.b", data="{}"))
+        times = dict.fromkeys(("created_at", "due_at", "failing_since", "heard_at"), long_ago)
+        connection.execute(table_of(EventStream).insert().values(STREAM | times))
+
+    database.write(spoil)
+    database.dispose()
+    assert wrong(healthy) == ["key age", "sealing", "event receivers"]
+    said = {check["check"]: check["detail"] for check in json.loads(healthy.run("doctor", "--json").stdout)}
+    assert "200 days old: run  python manage.py keys rotate" in said["key age"]
+    assert "https://shop.example/events: connect, for 4800 h 0 min" in said["event receivers"]
+
+
 def test_the_doctor_finds_a_schema_that_is_behind(tmp_path: Path) -> None:
     assert wrong(operator_of(tmp_path, f"sqlite:///{tmp_path / 'empty.db'}"))[0] == "schema"
 
@@ -241,7 +279,7 @@ def test_the_doctor_finds_a_database_that_forgets(postgresql_url: str, tmp_path:
     """The tests' own PostgreSQL does not wait for the disk."""
     manage = operator_of(tmp_path, postgresql_url)
     result = manage.run("doctor")
-    assert (result.exit_code, result.stderr) == (1, "1 of 11 checks failed\n")
+    assert (result.exit_code, result.stderr) == (1, "1 of 18 checks failed\n")
     assert "WRONG  durability: what is committed can be lost: fsync off" in result.stdout
 
 

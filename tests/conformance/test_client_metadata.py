@@ -346,7 +346,7 @@ def test_a_file_for_apply_names_it_and_the_document_fills_in(scout: Published) -
 
 def test_administrators_reach_an_agent_whose_client_id_is_a_url(scout: Published) -> None:
     """By its percent-encoded client_id, as every other by its own; the server fills in what the document says."""
-    owner, path = client_of(scout.world, Role.OWNER), f"/agents/{quote(scout.client_id, safe='')}"
+    owner, path = client_of(scout.world, Role.OWNER), f"/agents/{quote(scout.client_id)}"
     made = owner.ask("POST", "/agents", json=an_agent(scout.client_id, subject=SCOUT))
     assert made.status_code == 201, made.text
     assert (made.status_code, made.headers["location"]) == (201, f"{scout.world.issuer}/api/v1{path}")

@@ -13,6 +13,8 @@ from authserver.administration import lists
 from authserver.administration.items import AgentItem
 from authserver.administration.lists import one_of
 from authserver.administration.roles import Permission
+from authserver.agent_documents import DocumentRefused, as_published
+from authserver.values import NotAValue
 
 _AGENTS = Resource("/agents", "agent", lists.AGENTS, AgentItem, AgentsQuery, "client_id")
 
@@ -20,9 +22,13 @@ _AGENTS = Resource("/agents", "agent", lists.AGENTS, AgentItem, AgentsQuery, "cl
 def create(call: Call) -> Reply:
     """Register an agent."""
     agent = register.parse_agent(said(call.sent(NewAgent)), call.services, call.now)
+    try:
+        agent = as_published(call.services, agent, call.now)
+    except DocumentRefused as error:
+        raise NotAValue(f"names a document that cannot be used: {error.reason}", "client_id") from error
     call.services.database.write(lambda connection: register.create_agent(connection, agent, call.caller.by))
     reply = _AGENTS.one_of(call, agent.client_id)
-    return Reply(reply.body, reply.etag, f"/agents/{quote(agent.client_id, safe='')}")
+    return Reply(reply.body, reply.etag, f"/agents/{quote(agent.client_id)}")
 
 
 def change(call: Call) -> Reply:

@@ -37,6 +37,7 @@ def _item(one: Owned) -> CatalogueItem:
         lifetime=entry.lifetime,
         redeem=entry.redeem,
         sender_constraint=entry.sender_constraint,
+        datatypes=entry.datatypes,
         members=one.members,
         gaps=one.gaps,
     )
