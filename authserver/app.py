@@ -70,6 +70,7 @@ def build(services: Services) -> Flask:
     load_policies(services)
     app = Flask("authserver", static_folder=None)
     app.extensions["authserver"] = services
+    app.url_map.merge_slashes = False  # a client_id in a path may be a URL
     services.trust_domains.warm_up(services.clock.now())
     prefix = urlsplit(services.issuer).path
     app.register_blueprint(_oauth(services), url_prefix=prefix or None)

@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from joserfc.jwk import ECKey
 
 from authserver.actors import agents
 from authserver.actors.agents import Agent
+from authserver.administration.roles import Role
 from authserver.agent_documents import DocumentRefused, fetcher_of, read, refresh, start
 from authserver.config import ClientMetadataSettings, ConfigurationError
 from authserver.members import parse_client_id
 from authserver.values import NotAValue
+from tests.admin.scene import agent as an_agent
+from tests.admin.scene import client_of
 from tests.asking import as_agent, push
 from tests.attacks.key_server import KeyServer, key_server, says
 from tests.certificates import Authority
@@ -338,6 +342,18 @@ def test_a_file_for_apply_names_it_and_the_document_fills_in(scout: Published) -
     assert scout.manage.prints("apply", file) == "nothing differs\n"
     scout.manage.prints("apply", scout.manage.file("scout.toml", f'{table}name = "Scout"\nrisk = "low"\n'))
     assert (scout.agent().name, scout.agent().risk, len(scout.agent().redirect_uris)) == ("Scout", "low", 2)
+
+
+def test_administrators_reach_an_agent_whose_client_id_is_a_url(scout: Published) -> None:
+    """By its percent-encoded client_id, as every other by its own; the server fills in what the document says."""
+    owner, path = client_of(scout.world, Role.OWNER), f"/agents/{quote(scout.client_id)}"
+    made = owner.ask("POST", "/agents", json=an_agent(scout.client_id, subject=SCOUT))
+    assert made.status_code == 201, made.text
+    assert (made.status_code, made.headers["location"]) == (201, f"{scout.world.issuer}/api/v1{path}")
+    assert scout.follow(seconds=1) == 1
+    assert owner.get(path)["name"] == "News Scout"
+    assert "disabled_at" in owner.post(f"{path}/disable", {"reason": "misbehaved"})
+    scout.world.refuses(scout.asks(), "invalid_client", status=401)
 
 
 def test_a_thread_of_the_server_follows_by_itself_and_outlives_what_fails(

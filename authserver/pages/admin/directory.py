@@ -27,7 +27,7 @@ def routes(services: Services) -> list[tuple[str, str, Callable[..., Response]]]
     """The pages of this module."""
     return [
         ("GET", "/admin/agents", lambda: list_agents(services, request)),
-        ("GET", "/admin/agents/<client_id>", lambda client_id: show_agent(services, request, client_id)),
+        ("GET", "/admin/agents/<path:client_id>", lambda client_id: show_agent(services, request, client_id)),
         ("GET", "/admin/users", lambda: list_users(services, request)),
         ("GET", "/admin/users/<user_id>", lambda user_id: show_user(services, request, user_id)),
         ("GET", "/admin/resource-servers", lambda: list_servers(services, request)),
