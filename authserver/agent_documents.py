@@ -65,6 +65,17 @@ def fetcher_of(settings: ClientMetadataSettings) -> Fetcher:
         raise ConfigurationError(f"client_metadata.ca_file: {error.strerror}") from error
 
 
+def as_published(services: Services, agent: Agent, now: datetime) -> Agent:
+    """A new agent as its document has it, which is read before anything is written; one without a document as it is.
+
+    Raises `DocumentRefused`.
+    """
+    if not agent.has_document:
+        return agent
+    found = read(fetcher_of(services.settings.client_metadata), agent.client_id)
+    return with_document(agent, found, now)
+
+
 def read(fetcher: Fetcher, client_id: str) -> Document:
     """The document at `client_id`, and its keys. Raises `DocumentRefused`."""
     document = _fetched(fetcher, client_id)

@@ -1,7 +1,7 @@
 """Wiring: configuration in, Flask application out."""
 
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from urllib.parse import urlsplit
 
 import structlog
@@ -38,6 +38,7 @@ from authserver.services import Services, load_policies, open_database, open_ser
 
 log = structlog.get_logger()
 Answer = Callable[..., Response]
+_API_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")  # refused by the API itself
 
 
 def create_app(settings: Settings | None = None, clock: Clock | None = None) -> Flask:
@@ -144,6 +145,7 @@ def _oauth(services: Services) -> Blueprint:
         lambda: metadata.metadata_response(services),
     )
     _ssf(routes, services)
+    _route(routes, _API_METHODS, "/api/v1/<path:path>", _api(services))
     _route(routes, "GET", "/healthz", health.alive)
     _route(routes, "GET", "/readyz", lambda: health.ready(services))
     _route(routes, "GET", "/metrics", lambda: metrics.respond(services, request))
@@ -177,7 +179,19 @@ def _ssf(routes: Blueprint, services: Services) -> None:
     _route(routes, "GET", "/.well-known/ssf-configuration", lambda: ssf.metadata(services))
 
 
-def _route(routes: Blueprint, method: str, path: str, answer: Answer) -> None:
+def _api(services: Services) -> Answer:
+    """The administrators' API, imported when it is first called: most processes of a company never are."""
+
+    @cache
+    def opened() -> Callable[..., Response]:
+        from authserver.admin.serving import api
+
+        return api(services)
+
+    return lambda path: opened()(request, path)
+
+
+def _route(routes: Blueprint, method: str | tuple[str, ...], path: str, answer: Answer) -> None:
     @wraps(answer)
     def respond(**arguments: str | int) -> Response:
         try:
@@ -185,7 +199,16 @@ def _route(routes: Blueprint, method: str, path: str, answer: Answer) -> None:
         except Refusal as refusal:
             return _refused(refusal)
 
-    routes.add_url_rule(path, f"{method} {path}".replace(".", "_"), respond, methods=[method])
+    methods = (method,) if isinstance(method, str) else method
+    # What is routed by itself answers OPTIONS by itself, too.
+    automatic = None if isinstance(method, str) else False
+    routes.add_url_rule(
+        path,
+        f"{methods[0]} {path}".replace(".", "_"),
+        respond,
+        methods=methods,
+        provide_automatic_options=automatic,
+    )
 
 
 def _begun() -> None:
@@ -209,8 +232,9 @@ def _refused(refusal: Refusal) -> Response:
     if answers.wants_a_page(request):
         answers.speak(answers.services_here(), request)
         return answers.refusal_page(refusal)
-    # Contract §7: where settlement is, every error is problem details.
-    shape = settlement.problem_answer if settlement.is_at(request.path) else error_answer
+    # Contract §7, §10: where settlement is, and for administrators, every error is problem details.
+    problems = settlement.is_at(request.path) or "/api/v1/" in request.path
+    shape = settlement.problem_answer if problems else error_answer
     return shape(refusal)
 
 

@@ -162,6 +162,7 @@ class PoliciesSettings(_Section):
     """What the organisation allows, whatever its users delegate."""
 
     directory: Path = SHIPPED / "policies"
+    two_people: bool = False
 
 
 class DelegationsSettings(_Section):
@@ -357,6 +358,29 @@ class GroupsSettings(BaseModel):
         return self
 
 
+class ApiCallerSettings(_Section):
+    """Who may call the administrators' API with an assertion of a trust domain: a workload, or whoever has a claim."""
+
+    trust_domain: str
+    subject: str | None = Field(default=None, min_length=1)
+    claim: str | None = Field(default=None, min_length=1)
+    value: str | None = Field(default=None, min_length=1)
+    role: Literal["viewer", "revoker", "operator", "owner"]
+
+    @model_validator(mode="after")
+    def _one_way_to_know_it(self) -> Self:
+        if (self.claim is None) != (self.value is None) or (self.subject is None) == (self.claim is None):
+            raise ValueError("takes subject, or claim and value")
+        return self
+
+
+class ApiSettings(_Section):
+    """The administrators' API."""
+
+    requests_per_minute: int = Field(default=600, ge=1, le=1_000_000)
+    callers: tuple[ApiCallerSettings, ...] = ()
+
+
 class LogSettings(_Section):
     """What is written while the server runs."""
 
@@ -463,6 +487,7 @@ class Settings(BaseSettings):
     groups: GroupsSettings = GroupsSettings()
     events: EventsSettings = EventsSettings()
     metrics: MetricsSettings = MetricsSettings()
+    api: ApiSettings = ApiSettings()
     traces: TracesSettings = TracesSettings()
     trust_domains: tuple[TrustDomainSettings, ...]
 
@@ -476,6 +501,8 @@ class Settings(BaseSettings):
             raise ValueError("trust_domains: two have the same name")
         if len(set(issuers)) != len(issuers) or self.server.issuer in issuers:
             raise ValueError("trust_domains: two have the same issuer, or one has this server's")
+        if unknown := {caller.trust_domain for caller in self.api.callers} - set(names):
+            raise ValueError(f"api.callers: takes configured trust domains; {min(unknown)} is none")
         return self
 
 

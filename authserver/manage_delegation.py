@@ -1,10 +1,11 @@
-"""What the person whose authority it is may do to a delegation: pause it, let it go on, allow less.
+"""What may be done to a delegation by the person whose authority it is: pause it, let it go on, allow less.
 
-To end it is `revoke`. Each of these waits for the exchanges under way, as a revocation does, so that no token is
-issued under what was true before.
+Operators may pause it, too. To end it is `revoke`. Each of these waits for the exchanges under way, as a revocation
+does, so that no token is issued under what was true before.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -14,7 +15,7 @@ from authserver.approvals import rules
 from authserver.audit.events import Record
 from authserver.db import Conflict, wait_for_exchanges
 from authserver.delegations import changes, records
-from authserver.delegations.records import DelegationRecord
+from authserver.delegations.records import Chain, DelegationRecord, load_chain
 from authserver.delegations.standing import Ending, ending
 from authserver.errors import Refusal
 from authserver.ledger import actions, terms
@@ -25,26 +26,33 @@ from authserver.services import Services
 from authserver.streams import log
 
 
-def pause(services: Services, user: User, delegation_id: str, now: datetime) -> None:
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Somebody who may change everybody's delegations; `by` names them in the audit."""
+
+    by: str
+
+
+def pause(services: Services, who: User | Operator, delegation_id: str, now: datetime) -> None:
     """Let the agent, and all below it, do nothing for now. Raises `Refusal` (404, 409)."""
 
     def change(connection: Connection, link: DelegationRecord) -> None:
         if changes.pause(connection, link, now):
-            log.tell(connection, "paused", "delegation", link.id, by="user", now=now)
-            _record("delegation.paused", link).changed(connection, now, by=f"user:{user.user_id}")
+            log.tell(connection, "paused", "delegation", link.id, by=_name_of(who), now=now)
+            _record("delegation.paused", link).changed(connection, now, by=_name_of(who))
 
-    _change(services, user, delegation_id, change, now)
+    _change(services, who, delegation_id, change, now)
 
 
-def resume(services: Services, user: User, delegation_id: str, now: datetime) -> None:
+def resume(services: Services, who: User | Operator, delegation_id: str, now: datetime) -> None:
     """Undo a pause. Raises `Refusal` (404, 409)."""
 
     def change(connection: Connection, link: DelegationRecord) -> None:
         if changes.resume(connection, link):
-            log.tell(connection, "resumed", "delegation", link.id, by="user", now=now)
-            _record("delegation.resumed", link).changed(connection, now, by=f"user:{user.user_id}")
+            log.tell(connection, "resumed", "delegation", link.id, by=_name_of(who), now=now)
+            _record("delegation.resumed", link).changed(connection, now, by=_name_of(who))
 
-    _change(services, user, delegation_id, change, now)
+    _change(services, who, delegation_id, change, now)
 
 
 def lower(
@@ -96,20 +104,33 @@ def _end_unused(services: Services, connection: Connection, link: DelegationReco
 
 def _change(
     services: Services,
-    user: User,
+    who: User | Operator,
     delegation_id: str,
     change: Callable[[Connection, DelegationRecord], None],
     now: datetime,
 ) -> None:
     def write(connection: Connection) -> None:
         wait_for_exchanges(connection)
-        chain = own_chain(services, connection, user, delegation_id)
+        chain = _chain(services, connection, who, delegation_id)
         ended = ending(connection, chain, now)
         if ended is not None and not _may_go_on(ended):
             raise Refusal("conflict", ended.reason, ended.rule, status=409)
         change(connection, chain.leaf)
 
     services.database.write(write)
+
+
+def _chain(services: Services, connection: Connection, who: User | Operator, delegation_id: str) -> Chain:
+    if isinstance(who, User):
+        return own_chain(services, connection, who, delegation_id)
+    chain = load_chain(connection, delegation_id, services.stored)
+    if chain is None:
+        raise Refusal("not_found", "there is no such delegation", "delegation.unknown", status=404)
+    return chain
+
+
+def _name_of(who: User | Operator) -> str:
+    return who.by if isinstance(who, Operator) else f"user:{who.user_id}"
 
 
 def _may_go_on(ended: Ending) -> bool:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from authserver.accounts import passkeys, sessions, users
 from authserver.accounts.users import NewUser, User
-from authserver.actors import AlreadyRegistered, agents, resource_servers
+from authserver.actors import AlreadyRegistered, NotRegistered, agents, resource_servers
 from authserver.actors.agents import Agent
 from authserver.actors.resource_servers import ResourceServer
 from authserver.actors.trust_domains import parse_subject
@@ -110,10 +110,19 @@ def create_agent(connection: Connection, agent: Agent, by: str) -> None:
     _audit_agent(connection, "agent.created", agent, by, agent.created_at)
 
 
+def known_agent(connection: Connection, client_id: str) -> Agent:
+    """The agent of that name. Raises `NotRegistered`."""
+    found = agents.find(connection, client_id)
+    if found is None:
+        raise NotRegistered
+    return found
+
+
 def change_agent(connection: Connection, agent: Agent, by: str, now: datetime) -> None:
     """Give a registered agent another name, owner, actions, redirect URIs or keys. Raises `NotRegistered`."""
+    before = members_of_agent(known_agent(connection, agent.client_id))
     agents.change(connection, agent)
-    _audit_agent(connection, "agent.changed", agent, by, now)
+    _audit_agent(connection, "agent.changed", agent, by, now, before)
 
 
 def disable_agent(connection: Connection, client_id: str, by: str, now: datetime) -> None:
@@ -122,9 +131,22 @@ def disable_agent(connection: Connection, client_id: str, by: str, now: datetime
     Record("agent.disabled", client_id=client_id).changed(connection, now, by=by)
 
 
-def _audit_agent(connection: Connection, event: str, agent: Agent, by: str, now: datetime) -> None:
-    record = Record(event, client_id=agent.client_id)
-    record.changed(connection, now, by=by, agent=members_of_agent(agent))
+def enable_agent(connection: Connection, client_id: str, by: str, now: datetime) -> None:
+    """Let the agent be allowed something again; `disable.enable_agent` is the use case. Raises `NotRegistered`."""
+    agents.enable(connection, client_id)
+    Record("agent.enabled", client_id=client_id).changed(connection, now, by=by)
+
+
+def _audit_agent(
+    connection: Connection,
+    event: str,
+    agent: Agent,
+    by: str,
+    now: datetime,
+    before: Mapping[str, object] | None = None,
+) -> None:
+    record, changed = Record(event, client_id=agent.client_id), {} if before is None else {"before": before}
+    record.changed(connection, now, by=by, **changed, agent=members_of_agent(agent))
 
 
 # --- resource servers ---------------------------------------------------------------------------------------------
@@ -214,7 +236,7 @@ def change_resource_server(
     if server.auth_method != before.auth_method:
         secret, server = _with_new_secret(server)
     resource_servers.change(connection, server)
-    _audit_server(connection, "resource_server.changed", server, by, now)
+    _audit_server(connection, "resource_server.changed", server, by, now, before)
     return None if secret is None else IssuedServer(server.id, server.identifier, secret)
 
 
@@ -238,6 +260,12 @@ def renew_secret(
     return IssuedServer(before.id, before.identifier, secret)
 
 
+def disable_resource_server(connection: Connection, id: str, by: str, now: datetime) -> None:
+    """Let it validate and redeem nothing any more. Raises `NotRegistered`."""
+    resource_servers.disable(connection, id, now)
+    Record("resource_server.disabled").changed(connection, now, by=by, id=id)
+
+
 def _with_new_secret(server: ResourceServer) -> tuple[str | None, ResourceServer]:
     without = replace(server, secret_hash=None, previous_secret_hash=None, previous_secret_until=None)
     if server.auth_method != "client_secret_basic":
@@ -258,9 +286,17 @@ def _host_of(identifier: str) -> str:
     return (urlsplit(identifier).hostname or identifier)[:100]
 
 
-def _audit_server(connection: Connection, event: str, server: ResourceServer, by: str, now: datetime) -> None:
+def _audit_server(
+    connection: Connection,
+    event: str,
+    server: ResourceServer,
+    by: str,
+    now: datetime,
+    before: ResourceServer | None = None,
+) -> None:
     members = {"id": server.id, **members_of_resource_server(server)}
-    Record(event).changed(connection, now, by=by, resource_server=members)
+    changed = {} if before is None else {"before": members_of_resource_server(before)}
+    Record(event).changed(connection, now, by=by, **changed, resource_server=members)
 
 
 # --- users --------------------------------------------------------------------------------------------------------
@@ -325,11 +361,29 @@ def invite_user(
 def change_user(connection: Connection, new: NewUser, before: User, by: str, now: datetime) -> None:
     """Give the user `before` the name, the role and the groups of `new`."""
     users.change(connection, replace(before, name=new.name, role=new.role, groups=new.groups))
-    _audit_user(connection, "user.changed", before.user_id, new, by, now)
+    _audit_user(connection, "user.changed", before.user_id, new, by, now, before)
+
+
+def disable_user(connection: Connection, user_id: str, by: str, now: datetime) -> None:
+    """Let a person sign in no more, and end their sessions; `disable.disable_user` is the use case.
+
+    Raises `NotRegistered`.
+    """
+    if users.disable(connection, user_id, now) != 1:
+        raise NotRegistered
+    sessions.end_all(connection, user_id)
+    Record("user.disabled").changed(connection, now, by=by, user_id=user_id)
 
 
 def _audit_user(
-    connection: Connection, event: str, user_id: str, user: NewUser, by: str, now: datetime
+    connection: Connection,
+    event: str,
+    user_id: str,
+    user: NewUser,
+    by: str,
+    now: datetime,
+    before: User | None = None,
 ) -> None:
     members = {"user_id": user_id, **members_of_user(user)}
-    Record(event).changed(connection, now, by=by, user=members)
+    changed = {} if before is None else {"before": members_of_user(before)}
+    Record(event).changed(connection, now, by=by, **changed, user=members)

@@ -5,14 +5,17 @@ nothing is minted; `restore` goes on from there, with a copy of the events that 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import structlog
 from sqlalchemy import Connection
 
+from authserver import api_tokens, register
+from authserver.actors import NotRegistered
 from authserver.audit import batches, heads
 from authserver.audit.batches import Batch
 from authserver.audit.events import Record
@@ -23,7 +26,6 @@ from authserver.delegations import changes
 from authserver.delegations.records import load_chain
 from authserver.errors import Refusal
 from authserver.notifications import collectors
-from authserver.register import disable_agent
 from authserver.revoke import Target, UnknownTarget, revoke
 from authserver.seal import seal
 from authserver.services import Services
@@ -31,6 +33,8 @@ from authserver.tokens import signing_keys
 
 log = structlog.get_logger()
 _TAIL_BYTES = 65_536
+Event = Mapping[str, object]
+Data = dict[str, Any]
 
 
 class CopyRefused(ValueError):
@@ -160,23 +164,57 @@ def _without_leaf(event: Mapping[str, object]) -> dict[str, object]:
 
 def _done_again(services: Services, event: Mapping[str, object], by: str, now: datetime) -> bool:
     """End again what the event ended; False where it ended nothing."""
+    again = _AGAIN.get(str(event["event"]))
     data = event.get("data")
-    if not isinstance(data, dict):
+    if again is None or not isinstance(data, dict):
         return False
     try:
-        if event["event"] == "revocation":
-            target = Target(data["kind"], data["target"], data.get("party", ""))
-            revoke(services, target, reason=str(data.get("reason", "")), by=by, now=now)
-            return True
-        if event["event"] == "agent.disabled":
-            services.database.write(lambda c: disable_agent(c, str(event["client_id"]), by, now))
-            return True
-        if event["event"] == "delegation.paused":
-            return services.database.write(lambda c: _pause(services, c, str(event["delegation_id"]), now))
-    except (UnknownTarget, LookupError, Refusal) as error:
+        return again(services, event, data, by, now)
+    except (UnknownTarget, NotRegistered, LookupError, Refusal) as error:
         # It was made after the back-up, so that it is not there to be ended.
         log.info("audit.not_done_again", event_name=event["event"], reason=str(error))
-    return False
+        return False
+
+
+def _revoked(services: Services, event: Event, data: Data, by: str, now: datetime) -> bool:
+    target = Target(data["kind"], data["target"], data.get("party", ""))
+    revoke(services, target, reason=str(data.get("reason", "")), by=by, now=now)
+    return True
+
+
+def _agent_disabled(services: Services, event: Event, data: Data, by: str, now: datetime) -> bool:
+    services.database.write(lambda c: register.disable_agent(c, str(event["client_id"]), by, now))
+    return True
+
+
+def _user_disabled(services: Services, event: Event, data: Data, by: str, now: datetime) -> bool:
+    services.database.write(lambda c: register.disable_user(c, data["user_id"], by, now))
+    return True
+
+
+def _server_disabled(services: Services, event: Event, data: Data, by: str, now: datetime) -> bool:
+    services.database.write(lambda c: register.disable_resource_server(c, data["id"], by, now))
+    return True
+
+
+def _token_revoked(services: Services, event: Event, data: Data, by: str, now: datetime) -> bool:
+    api_tokens.revoke(services, data["api_token"]["id"], by=by, now=now)
+    return True
+
+
+def _paused(services: Services, event: Event, data: Data, by: str, now: datetime) -> bool:
+    return services.database.write(lambda c: _pause(services, c, str(event["delegation_id"]), now))
+
+
+# Each event that ended something, and how that is ended again.
+_AGAIN: Mapping[str, Callable[[Services, Event, Data, str, datetime], bool]] = {
+    "revocation": _revoked,
+    "agent.disabled": _agent_disabled,
+    "user.disabled": _user_disabled,
+    "resource_server.disabled": _server_disabled,
+    "api_token.revoked": _token_revoked,
+    "delegation.paused": _paused,
+}
 
 
 def _pause(services: Services, connection: Connection, delegation_id: str, now: datetime) -> bool:

@@ -14,7 +14,7 @@ from authserver.actors.agents import Agent as AgentRecord
 from authserver.audit.events import Record
 from authserver.db import wait_for_exchanges
 from authserver.delegations.records import load_chain
-from authserver.delegations.standing import Kind, is_revoked
+from authserver.delegations.standing import Kind, newest_of, not_revoked_by_name
 from authserver.errors import Refusal
 from authserver.ledger import actions
 from authserver.ledger.actions import ActionRecord
@@ -47,8 +47,9 @@ class Target:
 class Ended:
     """What stood when it was revoked.
 
-    Delegations that had neither expired nor been revoked, with whose they were and who held them; tokens that were
-    live, with the tasks they served; and what was authorized, which may still be captured (contract §7).
+    Delegations that had neither expired nor been revoked before, at the same level or by name, with whose they were
+    and who held them; tokens that were live, with the tasks they served; and what was authorized, which may still be
+    captured (contract §7).
     """
 
     delegations: int
@@ -187,8 +188,10 @@ def _count(connection: Connection, target: Target, now: datetime, revocation: in
     of_delegations = select(
         *(func.count(below.c[name].distinct()) for name in ("id", "client_id", "user_id"))
     ).select_from(together)
-    stands = (below.c.expires_at > now, ~is_revoked(below, before=revocation))
-    standing = of_delegations.where(condition(top, target), *stands)
+    # What was revoked before at this level, or by name, is not counted again.
+    earlier = newest_of(target.kind, target.name, before=revocation)
+    stands = (top.c.revocations_before >= earlier) & not_revoked_by_name(below, before=revocation)
+    standing = of_delegations.where(condition(top, target), below.c.expires_at > now, stands)
     delegations, agents, users = tuple(connection.execute(standing).one())
     where, covered = _actions_of(target)
     live = select(func.count(_ACTIONS.c.id.distinct()), func.count(_ACTIONS.c.task_id.distinct())).where(

@@ -693,3 +693,22 @@ class PendingEvent(Base):
     jti: Mapped[str]
     claims: Mapped[str] = mapped_column(Text)  # JSON: what tells this one from others of the stream
     created_at: Mapped[datetime]
+
+
+# --- programs that administer ----------------------------------------------------------------------------------------
+
+
+class ApiToken(Base):
+    """What a program calls the administrators' API with. The row keeps only the token's hash."""
+
+    __tablename__ = "api_tokens"
+    __table_args__ = (CheckConstraint("role IN ('viewer', 'revoker', 'operator', 'owner')", name="role"),)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    token_hash: Mapped[bytes] = mapped_column(unique=True)
+    name: Mapped[str]
+    role: Mapped[str]
+    created_at: Mapped[datetime]
+    created_by: Mapped[str]
+    expires_at: Mapped[datetime | None]  # null: when it is revoked
+    used_at: Mapped[datetime | None]  # the last time, to the minute
+    revoked_at: Mapped[datetime | None]

@@ -16,8 +16,9 @@ import httpx
 
 from authserver.agent import ExchangeRefused, IssuerUnavailable
 from authserver.resource_server import Introspection, Settlement
+from examples.company import Company, prepare
 from examples.narrator import Narrator
-from examples.person import UnexpectedPage
+from examples.person import Person, UnexpectedPage
 from examples.processes import DidNotStart
 from examples.stage import Stage, stage
 from examples.story import Agent, Story, Unexpected
@@ -35,6 +36,7 @@ def introduce(say: Narrator, world: World) -> None:
     say.people(
         {
             "Ada": "whose money and whose data it is",
+            "Grace": "of the company's privacy group",
             "Basket Helper": f"her shopping agent, {workload(HELPER)}",
             "Price Scout": f"another agent of the same trust domain, {workload(SCOUT)}",
             "Example Foods": f"a grocery shop in the Netherlands, {world.shop.identifier}",
@@ -50,8 +52,11 @@ def perform(say: Narrator) -> None:
         stage(Path(folder)) as place,
         httpx.Client(base_url=place.shop_url) as shop,
     ):
+        prepare(place.operator)  # the server takes the policy over within a second
         introduce(say, place.world)
-        _story(say, place, shop).tell()
+        story = _story(say, place, shop)
+        story.tell()
+        Company(story, place.operator, Person(place.issuer, "grace", PASSWORD)).tell()
 
 
 def _story(say: Narrator, place: Stage, shop: httpx.Client) -> Story:

@@ -16,6 +16,11 @@ BOTH = ("sqlite", "postgresql")
 POSTGRESQL_IS_REQUIRED = os.environ.get("AUTHSERVER_TEST_POSTGRESQL") == "required"
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Long values are called by their parameter's name: keys and secrets differ from process to process."""
+    return argname if isinstance(val, str | bytes) and len(val) > 40 else None
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No variable of whoever runs the tests reaches the program under test; no test sets up the next one's logging."""

@@ -41,6 +41,30 @@ def count(connection: Connection, key: str, bound: Bound, now: datetime) -> None
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Which one of its window this one is, from 1 on, and until when the window lasts; more than `most` is too many."""
+
+    number: int
+    until: datetime
+
+
+def take(connection: Connection, key: str, bound: Bound, now: datetime) -> Taken:
+    """Count one more for `key`; where there were as many as there may be already, it is not counted."""
+    row = {
+        "key_hash": _hash_of(key),
+        "tries": 1,
+        "window_ends_at": now + bound.window,
+        "now": now,
+        "most": bound.most,
+    }
+    counted = connection.execute(_COUNTS[connection.dialect.name], row).first()
+    if counted is not None:
+        return Taken(counted.tries, counted.window_ends_at)
+    full = select(_TABLE.c.window_ends_at).where(_TABLE.c.key_hash == _hash_of(key))
+    return Taken(bound.most + 1, connection.scalars(full).one())
+
+
 def forget(connection: Connection, key: str) -> None:
     """Begin the count of `key` anew: whoever it was has signed in."""
     connection.execute(delete(_TABLE).where(_TABLE.c.key_hash == _hash_of(key)))
@@ -91,3 +115,6 @@ def _upsert(dialect_insert: type[postgresql.Insert] | type[sqlite.Insert]) -> In
 
 
 _UPSERTS = {"postgresql": _upsert(postgresql.Insert), "sqlite": _upsert(sqlite.Insert)}
+_COUNTS = {
+    name: upsert.returning(_TABLE.c.tries, _TABLE.c.window_ends_at) for name, upsert in _UPSERTS.items()
+}

@@ -6,13 +6,13 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
 from authserver.accounts import passwords
 from authserver.ids import new_id
+from authserver.schema import Instant, table_of
 from authserver.schema import User as UserRow
-from authserver.schema import table_of
 
 _TABLE = table_of(UserRow)
 _ENROLMENT_LASTS = timedelta(days=1)
@@ -87,6 +87,13 @@ def change(connection: Connection, user: User) -> None:
     """Write all of a user that an operator may change: the name, the role and the groups."""
     values = {"name": user.name, "role": user.role, "groups": json.dumps(list(user.groups))}
     connection.execute(_TABLE.update().where(_TABLE.c.user_id == user.user_id).values(values))
+
+
+def disable(connection: Connection, user_id: str, now: datetime) -> int:
+    """Let a user sign in and grant no more; the first time counts. Returns 1, or 0 where there is no such user."""
+    first = func.coalesce(_TABLE.c.disabled_at, literal(now, Instant()))
+    gone = {"disabled_at": first, "enrolment_hash": None, "enrolment_expires_at": None}
+    return connection.execute(update(_TABLE).where(_TABLE.c.user_id == user_id).values(gone)).rowcount
 
 
 def find(connection: Connection, name: str) -> User | None:

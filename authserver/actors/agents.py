@@ -121,6 +121,15 @@ def disable(connection: Connection, client_id: str, now: datetime) -> None:
         raise NotRegistered
 
 
+def enable(connection: Connection, client_id: str) -> None:
+    """Let the agent be allowed something again. Raises `NotRegistered`."""
+    changed = connection.execute(
+        update(AgentRow).where(_agents.c.client_id == client_id).values(disabled_at=None)
+    )
+    if changed.rowcount != 1:
+        raise NotRegistered
+
+
 # --- metadata documents -------------------------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ from sqlalchemy import (
 
 from authserver.administration.decisions import EVENTS, outcome_of
 from authserver.administration.windows import Window, window_since
-from authserver.delegations.standing import is_revoked
+from authserver.delegations.standing import newest_of, not_revoked_by_name
 from authserver.schema import EPOCH, Action, Approval, AuditEvent, Delegation, table_of
 from authserver.values import Money
 
@@ -168,8 +168,13 @@ def held(connection: Connection) -> tuple[Money, ...]:
 
 def live_delegations(connection: Connection, now: datetime) -> Counted:
     """Delegations that have neither expired nor been revoked."""
-    live = select(literal(1)).where(_DELEGATIONS.c.expires_at > now, ~is_revoked(_DELEGATIONS))
-    return _counted(connection, live.select_from(_DELEGATIONS))
+    before = _DELEGATIONS.c.revocations_before
+    stands = (
+        (before >= newest_of("agent", _DELEGATIONS.c.client_id))
+        & (before >= newest_of("user", _DELEGATIONS.c.user_id))
+        & not_revoked_by_name(_DELEGATIONS)
+    )
+    return _counted(connection, select(literal(1)).where(_DELEGATIONS.c.expires_at > now, stands))
 
 
 def awaiting(connection: Connection, now: datetime) -> Counted:

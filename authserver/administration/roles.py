@@ -34,6 +34,16 @@ _LEAST: Mapping[Permission, Role] = {
 
 def require(role: Role, permission: Permission) -> None:
     """Raises `Refusal` (403) where the role may not."""
-    order = list(Role)
-    if order.index(role) < order.index(_LEAST[permission]):
+    if not _reaches(role, _LEAST[permission]):
         raise Refusal("access_denied", "the role does not allow this", rule="role", status=403)
+
+
+def require_reach(role: Role, others: str | None) -> None:
+    """Nobody gives a role above their own, nor changes somebody who has one. Raises `Refusal` (403)."""
+    if others is not None and not _reaches(role, Role(others)):
+        raise Refusal("access_denied", "that role is above the caller's own", rule="role.above", status=403)
+
+
+def _reaches(role: Role, least: Role) -> bool:
+    order = list(Role)
+    return order.index(role) >= order.index(least)

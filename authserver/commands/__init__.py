@@ -11,6 +11,7 @@ _VERBS = (
     "agents",
     "resource-servers",
     "users",
+    "api-tokens",
     "delegations",
     "revoke",
     "ledger",

@@ -4,12 +4,11 @@ from datetime import datetime
 from pathlib import Path
 
 import click
-from sqlalchemy import Connection
 
 from authserver import register
 from authserver.actors import AlreadyRegistered, NotRegistered, agents
 from authserver.actors.agents import Agent
-from authserver.agent_documents import DocumentRefused, fetcher_of, read, with_document
+from authserver.agent_documents import DocumentRefused, as_published
 from authserver.commands.context import (
     TAKES_ANY_ID,
     Failed,
@@ -22,9 +21,9 @@ from authserver.commands.context import (
     print_records,
     read_json,
 )
+from authserver.disable import disable_agent
 from authserver.members import without_none
 from authserver.policy.facts import RISKS
-from authserver.revoke import Target, revoke
 from authserver.services import Services
 
 _COLUMNS = ("client_id", "name", "trust_domain", "subject", "owner", "risk", "actions", "disabled_at")
@@ -84,8 +83,7 @@ def create(
     with opened() as services:
         now = services.clock.now()
         agent = register.parse_agent(unverified, services, now)
-        if agent.has_document:
-            agent = _with_document(services, agent, now)
+        agent = _with_document(services, agent, now)
         try:
             services.database.write(lambda connection: register.create_agent(connection, agent, operator()))
         except AlreadyRegistered as error:
@@ -108,18 +106,12 @@ def list_agents(as_json: bool) -> None:
 def disable(client_id: str) -> None:
     """End what the agent CLIENT_ID may do, for good: none of its delegations can be used any more."""
 
-    def write(connection: Connection) -> Agent | None:
-        register.disable_agent(connection, client_id, operator(), now)
-        return agents.find(connection, client_id)
-
     with opened() as services:
-        now = services.clock.now()
         try:
-            agent = services.database.write(write)
+            disable_agent(services, client_id, by=operator(), now=services.clock.now())
         except NotRegistered as error:
             raise Failed(f"{client_id}: there is no such agent") from error
-        # Its live tokens end by a revocation like any other, which waits for running exchanges and gives back amounts.
-        revoke(services, Target("agent", client_id), reason="agent disabled", by=operator(), now=now)
+        agent = services.database.read(lambda connection: agents.find(connection, client_id))
     if agent is not None:
         print_json(_shown(agent))
 
@@ -127,10 +119,9 @@ def disable(client_id: str) -> None:
 def _with_document(services: Services, agent: Agent, now: datetime) -> Agent:
     """The agent as its document has it, which is read before anything is written."""
     try:
-        found = read(fetcher_of(services.settings.client_metadata), agent.client_id)
+        return as_published(services, agent, now)
     except DocumentRefused as error:
         raise Failed(f"{agent.client_id}: the document cannot be used: {error.reason}") from error
-    return with_document(agent, found, now)
 
 
 def _shown(agent: Agent) -> dict[str, object]:

@@ -5,9 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from sqlalchemy import Connection
 
-from authserver.audit.events import Record
 from authserver.commands.context import (
     Failed,
     json_always,
@@ -19,6 +17,7 @@ from authserver.commands.context import (
 )
 from authserver.commands.policy_replay import directory_option, explain, policies_in_words, simulate
 from authserver.config import load_settings
+from authserver.move_policies import NoSuchSet, move
 from authserver.policies import states
 from authserver.policies.files import PolicyFile, put_in_force, read_files
 from authserver.policies.states import State
@@ -162,23 +161,12 @@ def enforce(name: str) -> None:
 
 
 def _move(name: str, state: State) -> None:
-    def write(connection: Connection) -> State:
-        moved = states.read_all(connection)
-        # What a server could not take over is not written either.
-        put_in_force(files, {**moved, name: state}, services.vocabulary.catalogue)
-        states.move(connection, name, state, operator(), now)
-        before = moved[name] if name in moved else known.get(name, state)
-        Record("policies.moved").changed(connection, now, by=operator(), set=name, before=before, state=state)
-        return before
-
     with opened() as services, policies_in_words():
-        files, now = read_files(services.settings.policies.directory), services.clock.now()
-        known = {file.name: file.state for file in files}
-        gone = services.database.read(states.read_all).keys() if state == "draft" else set[str]()
-        if name not in known.keys() | gone:
-            raise Failed(f"{name}: there is no such set; there are {', '.join(known)}")
-        before = services.database.write(write)
-    print_json({"set": name, "before": before, "state": state})
+        try:
+            moved = move(services, name, state, by=operator(), now=services.clock.now())
+        except NoSuchSet as error:
+            raise Failed(str(error)) from error
+    print_json(moved.to_json())
 
 
 verb.add_command(simulate)

@@ -6,10 +6,9 @@ import click
 from sqlalchemy import Connection
 
 from authserver import revoke
-from authserver.accounts import users
-from authserver.actors import agents
+from authserver.administration.targets import target_of
 from authserver.commands.context import Failed, json_always, opened, operator, print_json
-from authserver.delegations.standing import agent_party, user_party
+from authserver.delegations.standing import Kind, agent_party, user_party
 from authserver.revoke import Target, UnknownTarget
 from authserver.services import Services
 
@@ -39,7 +38,7 @@ def verb(
     Takes exactly one of --agent, --user, --trust-domain, --task and --all; a task may be that of one agent or one user
     only. What is granted afterwards stands, but a task is over for good.
     """
-    named: dict[str, str | None] = {
+    named: dict[Kind, str | None] = {
         "agent": agent,
         "user": user,
         "trust_domain": trust_domain,
@@ -73,26 +72,13 @@ def verb(
 
 
 def _target(
-    services: Services, connection: Connection, kind: str, name: str, of: tuple[str, str] | None = None
+    services: Services, connection: Connection, kind: Kind, name: str, of: tuple[Kind, str] | None = None
 ) -> Target:
     if of is not None:
         whose = _target(services, connection, *of)
         party = user_party(whose.name) if whose.kind == "user" else agent_party(whose.name)
         return Target("task", name, party)
-    if kind == "user":
-        user = users.find(connection, name)
-        if user is None:
-            raise Failed(f"there is no user {name}")
-        return Target("user", user.user_id)
-    if kind == "trust_domain":
-        # Also one that is no longer configured, as long as agents are registered under it.
-        known = {
-            *services.trust_domains.names,
-            *(agent.trust_domain for agent in agents.list_all(connection)),
-        }
-        if name not in known:
-            raise Failed(f"there is no trust domain {name}")
-        return Target("trust_domain", name)
-    if kind == "agent":
-        return Target("agent", name)
-    return Target("task", name) if kind == "task" else Target("all", "")
+    try:
+        return target_of(services, connection, kind, name)
+    except UnknownTarget as error:
+        raise Failed(str(error)) from error

@@ -9,10 +9,10 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
+    ScalarSelect,
     bindparam,
     func,
     literal,
-    or_,
     select,
     true,
     tuple_,
@@ -20,10 +20,9 @@ from sqlalchemy import (
 )
 
 from authserver.delegations.records import Chain, DelegationRecord
-from authserver.schema import Agent, Delegation, EndedTask, Revocation, table_of
+from authserver.schema import EndedTask, Revocation, table_of
 
 _REVOCATIONS, _ENDED_TASKS = table_of(Revocation), table_of(EndedTask)
-_DELEGATIONS, _AGENTS = table_of(Delegation), table_of(Agent)
 _COVERING = (
     select(_REVOCATIONS.c.kind, _REVOCATIONS.c.target, func.max(_REVOCATIONS.c.id).label("newest"))
     .where(tuple_(_REVOCATIONS.c.kind, _REVOCATIONS.c.target).in_(bindparam("covering", expanding=True)))
@@ -151,27 +150,26 @@ def _by_itself(link: DelegationRecord, now: datetime) -> Ending | None:
     return None
 
 
-def is_revoked(delegation: FromClause, before: int | None = None) -> ColumnElement[bool]:
-    """Whether a row of `delegations` was ended by a revocation: what `covering_targets` says of it and of all above it,
-    for statements that count many. With `before`, by one with a lesser id.
+def not_revoked_by_name(delegation: FromClause, before: int | None = None) -> ColumnElement[bool]:
+    """Whether neither a row of `delegations` nor the first of its chain was revoked by name, for statements that count
+    many; with `before`, by a revocation with a lesser id. `newest_of` tells of the other levels.
     """
-    above, revocations = _DELEGATIONS.alias("above"), _REVOCATIONS.alias("since")
-    targets = {
-        "delegation": above.c.id,
-        "agent": above.c.client_id,
-        "user": above.c.user_id,
-        "trust_domain": _AGENTS.c.trust_domain,
-        "all": literal(""),
-    }
-    covers = or_(*((revocations.c.kind == k) & (revocations.c.target == t) for k, t in targets.items()))
-    since = revocations.c.id > above.c.revocations_before
-    earlier = true() if before is None else revocations.c.id < before
-    it_or_above = (above.c.root_id == delegation.c.root_id) & (
-        func.substr(delegation.c.path + " ", 1, func.length(above.c.path) + 1) == above.c.path + " "
-    )
-    with_agent = above.join(_AGENTS, _AGENTS.c.client_id == above.c.client_id)
-    ended = select(above.c.id).select_from(with_agent.join(revocations, since & covers & earlier))
-    return ended.where(it_or_above).correlate(delegation).exists()
+    by_name = select(_REVOCATIONS.c.target).where(_REVOCATIONS.c.kind == "delegation", _earlier(before))
+    return delegation.c.id.not_in(by_name) & delegation.c.root_id.not_in(by_name)
+
+
+def newest_of(kind: Kind, target: ColumnElement[str] | str, before: int | None = None) -> ScalarSelect[int]:
+    """The id of the newest revocation of that target or of everything, 0 where there is none: it ended what has lesser
+    `revocations_before`.
+    """
+    of_target = (_REVOCATIONS.c.kind == kind) & (_REVOCATIONS.c.target == target)
+    of_all = (_REVOCATIONS.c.kind == "all") & (_REVOCATIONS.c.target == "")
+    newest = select(func.coalesce(func.max(_REVOCATIONS.c.id), 0))
+    return newest.where(of_target | of_all, _earlier(before)).scalar_subquery()
+
+
+def _earlier(before: int | None) -> ColumnElement[bool]:
+    return true() if before is None else _REVOCATIONS.c.id < before
 
 
 def covering_targets(link: DelegationRecord) -> tuple[tuple[Kind, str], ...]:

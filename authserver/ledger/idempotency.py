@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, bindparam, delete, select, tuple_
+from sqlalchemy import Connection, bindparam, delete, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from authserver.db import Conflict, Row, write_together
@@ -79,6 +79,17 @@ def remember(
         write_together(connection, (Row(_TABLE, row),))
     except IntegrityError as error:
         raise Conflict from error
+
+
+def answered(connection: Connection, caller: str, key: str, answer: str, expires_at: datetime) -> None:
+    """Keep what a request led to, for whoever sends it again."""
+    mine = (_TABLE.c.caller == caller) & (_TABLE.c.key == key)
+    connection.execute(update(_TABLE).where(mine).values(answer=answer, expires_at=expires_at))
+
+
+def forget(connection: Connection, caller: str, key: str) -> None:
+    """Let the key stand for nothing again: its request was refused, and nothing has happened."""
+    connection.execute(delete(_TABLE).where(_TABLE.c.caller == caller, _TABLE.c.key == key))
 
 
 def prune(connection: Connection, now: datetime, most: int) -> int:

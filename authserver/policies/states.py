@@ -21,6 +21,13 @@ def read_all(connection: Connection) -> Mapping[str, State]:
     }
 
 
+def moved_by(connection: Connection, name: str) -> tuple[State, str] | None:
+    """The state into which somebody moved a set, and who; None where nobody has."""
+    query = select(_TABLE.c.state, _TABLE.c.changed_by).where(_TABLE.c.name == name).with_for_update()
+    row = connection.execute(query).first()
+    return None if row is None else (cast(State, row.state), row.changed_by)
+
+
 def move(connection: Connection, name: str, state: State, by: str, now: datetime) -> None:
     """Write the state of a set; the caller writes the audit event in the same transaction."""
     values = {"state": state, "changed_at": now, "changed_by": by}

@@ -268,7 +268,9 @@ def test_A101_a_token_that_is_bound_to_nothing_is_not_made_better_by_a_proof(
 
 
 @pytest.mark.parametrize(
-    "cnf", [{}, None, [], {"x5t#S256": "x"}, {"jkt": KEY.jkt, "x5t#S256": "x"}, {"jkt": ""}], ids=str
+    "cnf",
+    [{}, None, [], {"x5t#S256": "x"}, {"jkt": KEY.jkt, "x5t#S256": "x"}, {"jkt": ""}],
+    ids=["empty", "null", "array", "other", "jkt and other", "no jkt"],
 )
 def test_A101_a_binding_that_is_not_understood_is_refused(
     issuer: FakeIssuer, shop: Verifier, cnf: object

@@ -336,7 +336,7 @@ def test_A05_an_issuer_that_is_the_attackers_server_is_never_asked(
 @pytest.mark.parametrize(
     "header",
     [{"jwk": public(ATTACKER)}, {}, {"kid": ABSENT}, {"jku": ELSEWHERE}, {"x5c": [certificate(ATTACKER)]}],
-    ids=str,
+    ids=lambda header: ", ".join(header) or "nothing",
 )
 def test_A05_where_no_key_of_ours_is_found_no_other_takes_its_place(
     sqlite_url: str, tmp_path: Path, header: dict[str, object], key_server: KeyServer

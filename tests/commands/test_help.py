@@ -22,6 +22,9 @@ resource-servers list
 users create
 users link
 users list
+api-tokens create
+api-tokens list
+api-tokens revoke
 delegations create
 delegations list
 delegations show

@@ -52,6 +52,17 @@ def test_an_agent_is_registered_and_listed(manage: Manage) -> None:
     assert made.items() <= listed.items()
 
 
+def test_an_agent_has_a_risk_that_policies_know(sqlite_manage: Manage) -> None:
+    assert sqlite_manage.json(*agent(risk="high"))["risk"] == "high"
+    (listed,) = sqlite_manage.json("agents", "list", "--json")
+    assert listed["risk"] == "high"
+    refused = sqlite_manage.run(*agent(**{"client-id": "other", "risk": "huge"}))
+    assert refused.exit_code == 2
+    assert "'low', 'medium', 'high'" in refused.stderr
+    file = sqlite_manage.file("risk.toml", '[[agents]]\nclient_id = "helper"\nrisk = "huge"\n')
+    assert "risk must be one of low, medium, high" in sqlite_manage.fails("apply", file)
+
+
 def test_an_agent_needs_no_more_than_an_id_and_a_workload(manage: Manage) -> None:
     made = manage.json(*agent())
     assert (made["name"], made["redirect_uris"], "actions" in made) == ("helper", [], False)

@@ -1,7 +1,8 @@
 """draft-ietf-oauth-client-id-metadata-document, as far as an agent that has a workload needs it (decision 15)."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +14,7 @@ from joserfc.jwk import ECKey
 
 from authserver.actors import agents
 from authserver.actors.agents import Agent
-from authserver.agent_documents import DocumentRefused, fetcher_of, read, refresh
+from authserver.agent_documents import DocumentRefused, fetcher_of, read, refresh, start
 from authserver.config import ClientMetadataSettings, ConfigurationError
 from authserver.members import parse_client_id
 from authserver.values import NotAValue
@@ -78,7 +79,10 @@ class Published:
 
 @contextmanager
 def published(url: str, directory: Path) -> Iterator[Published]:
-    with key_server() as web, running_world(url, directory / "world") as world:
+    with (
+        key_server() as web,
+        running_world(url, directory / "world", client_metadata={"allow_private_network": True}) as world,
+    ):
         manage = operator_of(directory / "world", url, world.issuer)
         manage.config.write_text(
             manage.config.read_text() + "\n[client_metadata]\nallow_private_network = true\n"
@@ -334,3 +338,32 @@ def test_a_file_for_apply_names_it_and_the_document_fills_in(scout: Published) -
     assert scout.manage.prints("apply", file) == "nothing differs\n"
     scout.manage.prints("apply", scout.manage.file("scout.toml", f'{table}name = "Scout"\nrisk = "low"\n'))
     assert (scout.agent().name, scout.agent().risk, len(scout.agent().redirect_uris)) == ("Scout", "low", 2)
+
+
+def test_a_thread_of_the_server_follows_by_itself_and_outlives_what_fails(
+    scout: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authserver.agent_documents._EVERY_SECONDS", 0.02)
+    table = (
+        f'[[agents]]\nclient_id = "{scout.client_id}"\ntrust_domain = "example.org"\nsubject = "{SCOUT}"\n'
+    )
+    scout.manage.prints("apply", scout.manage.file("scout.toml", table))
+    scout.web.answer = says(b"{")
+    stop = start(scout.world.services)
+    try:
+        comes(lambda: len(scout.web.requests) == 1)
+        scout.says()
+        scout.world.clock.advance(seconds=300)
+        comes(lambda: scout.agent().redirect_uris != ())
+        assert len(scout.web.requests) == 2
+    finally:
+        stop.set()
+    assert scout.asks().status_code == 201
+
+
+def comes(condition: Callable[[], bool]) -> None:
+    """Wait until it is so."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from authserver import restore, stream
+from authserver import api_tokens, restore, stream
+from authserver.accounts.api_tokens import list_all as list_tokens
 from authserver.audit.heads import read_file
 from authserver.audit.verification import Verified, verify
-from authserver.register import disable_agent
+from authserver.register import disable_agent, disable_resource_server
 from authserver.revoke import Target, revoke
 from authserver.seal import seal
 from authserver.tokens.signing_keys import all_public
@@ -71,6 +72,9 @@ def test_F15_an_old_back_up_mints_nothing_until_it_is_told(sqlite_url: str, tmp_
         revoked, other = world.granted(), world.granted(agent="price-scout")
         stands = world.granted()
         assert world.exchange(stands.grant).status_code == 200
+        token, _ = api_tokens.create(
+            world.services, name="job", role="owner", expires_at=None, by="x", now=world.clock.now()
+        )
         tend(world)
         backup = back_up(sqlite_url, tmp_path)
 
@@ -78,6 +82,8 @@ def test_F15_an_old_back_up_mints_nothing_until_it_is_told(sqlite_url: str, tmp_
         by = "operator:night"
         revoke(world.services, Target("delegation", revoked.grant_id), reason="stolen", by=by, now=now)
         world.services.database.write(lambda c: disable_agent(c, "price-scout", by, now))
+        world.services.database.write(lambda c: disable_resource_server(c, world.shop_id, by, now))
+        api_tokens.revoke(world.services, token.id, by=by, now=now)
         tend(world)
         put_back(world, sqlite_url, backup)
 
@@ -95,7 +101,15 @@ def test_F15_an_old_back_up_mints_nothing_until_it_is_told(sqlite_url: str, tmp_
 
         with (tmp_path / "elsewhere.jsonl").open() as copy:
             done = restore.restore(world.services, map(json.loads, copy), by=by, now=now)
-        assert done.done_again == {"revocation": 1, "agent.disabled": 1}
+        assert done.done_again == {
+            "revocation": 1,
+            "agent.disabled": 1,
+            "resource_server.disabled": 1,
+            "api_token.revoked": 1,
+        }
+        assert all(one.revoked_at for one in world.services.database.read(list_tokens))
+        shop = (world.shop_id, world.shop_secret)
+        assert world.client.post("/oauth/introspect", data={"token": "x"}, auth=shop).status_code == 401
         assert world.exchange(stands.grant).status_code == 200
         assert world.exchange(revoked.grant).status_code == 400
         assert world.exchange(other.grant, actor_token=world.assertion(SCOUT)).status_code == 400

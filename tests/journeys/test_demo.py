@@ -30,6 +30,8 @@ REFUSALS = (
     "the delegation was revoked",
     "€500.00 is more than €120.00",
     "payment.finalize, and only catalog.search is allowed",
+    "Ada has to agree, and so has somebody of the privacy group",
+    "no token of theirs is active any more",
 )
 
 

@@ -20,7 +20,7 @@ from tests.attacks.making import change, handed_on
 from tests.handing_over import hand_on, parent, token, use
 from tests.pages.browser import Visit, signed_in
 from tests.pages.scene import a_life
-from tests.settling import budget_of, eur, redeem, redeemed, the_ledger_is_right, token_of
+from tests.settling import at_once, budget_of, eur, redeem, redeemed, the_ledger_is_right, token_of
 from tests.world import MARKET, PRICE_SCOUT, SHOP, World
 
 PERIODS = {
@@ -220,6 +220,27 @@ def test_kinds_of_shops_countries_places_and_the_end_can_be_lowered(world: World
     for grant, who in ((granted.grant, {}), (below.grant, {"actor_token": world.assertion(PRICE_SCOUT)})):
         answer = world.exchange(grant, action=good, **who)
         assert world.refuses(answer, "invalid_request")["error_description"] == "the delegation has expired"
+    the_ledger_is_right(world)
+
+
+def test_A81_lowering_amid_exchanges_leaves_no_token_of_before(world: World) -> None:
+    granted = world.granted()
+    with signed_in(world) as visit:
+        form = form_of(visit.get(f"/delegations/{granted.grant_id}")) | {
+            "csrf": visit.csrf,
+            "per_action": "10",
+        }
+
+        def send(number: int) -> httpx.Response:
+            if number == 3:
+                return visit.client.post(f"/delegations/{granted.grant_id}/lower", data=form)
+            return world.exchange(granted.grant, action=world.action(amount=eur("20.00")))
+
+        got = at_once(8, send)
+    assert got[3].status_code == 303
+    tokens = [answer.json()["access_token"] for answer in got if answer.status_code == 200]
+    assert [redeem(world, token).status_code for token in tokens] == [409] * len(tokens)
+    assert budget_of(world, granted.grant_id).reserved == 0
     the_ledger_is_right(world)
 
 

@@ -72,7 +72,7 @@ def told(event: Event, catalogue: Catalogue, action: ActionRecord | None = None)
         rule=event.rule if tone in ("bad", "warn") and not crossed else None,
         policies=_names(event.data.get("policies")),
         observed=_observed(event.data.get("observed")),
-        by=_text(event.data.get("by")) or _text(event.data.get("user")),
+        by=_by_whom(event),
         note=_text(event.data.get("reason"))
         or (_text(event.data.get("description")) if tone == "bad" else None),
         state=state_in_words(action) if action is not None and outcome == "permitted" else None,
@@ -165,6 +165,11 @@ def _value(value: object) -> str | None:
     if isinstance(value, list):
         return ", ".join(str(one) for one in value[:12])
     return strict_json.write(value)
+
+
+def _by_whom(event: Event) -> str | None:
+    user = event.data.get("user")
+    return _text(event.data.get("by")) or (f"user:{user}" if isinstance(user, str) else None)
 
 
 def _names(value: object) -> tuple[str, ...]:

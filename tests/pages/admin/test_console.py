@@ -269,7 +269,7 @@ def test_a_delegation_shows_its_whole_life(world: World) -> None:
         "Refunded",
         "cart-889",
         "Paid",
-        "by operator",
+        ">operator<",
     ):
         assert said in text, said
     # What ended one above has ended this one.

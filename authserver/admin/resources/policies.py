@@ -1,0 +1,195 @@
+"""`/policies`: the sets, whether they are sound, what they would have said, and how far each has come."""
+
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from authserver import move_policies, simulate
+from authserver.admin.bodies import PolicyCheck, PolicySimulation, PolicyState, PolicyText
+from authserver.admin.operations import Call, Operation, Reply, not_found
+from authserver.admin.shapes import Checked, MovedSet, PageOf, PolicySet, Simulated
+from authserver.administration.roles import Permission, require
+from authserver.administration.windows import window_since
+from authserver.policies import states
+from authserver.policies.files import InForce, PolicyFile, put_in_force, read_files
+from authserver.policies.states import State
+from authserver.policy.cedar_text import PolicyError, Problem, Source, read_policies
+from authserver.policy.reading import read_instant
+from authserver.simulate import Change, Period, Simulation
+
+_MOST_DECISIONS = 20_000
+_MOST_SECONDS = 3.0  # that one request may take; what is left out is said
+
+
+def list_sets(call: Call) -> Reply:
+    """All sets. Raises `PolicyError` where the files cannot be read."""
+    files = read_files(call.services.settings.policies.directory)
+    moved = call.services.database.read(states.read_all)
+    items = [
+        {
+            "set": file.name,
+            "state": moved.get(file.name, file.state),
+            "policies": [policy.id for policy in file.policies],
+        }
+        for file in files
+    ]
+    return Reply({"items": items, "next_cursor": None})
+
+
+def check(call: Call) -> Reply:
+    """Whether they are sound."""
+    try:
+        files = _files(call, call.sent(PolicyCheck).draft)
+        in_force = put_in_force(files, {}, call.services.vocabulary.catalogue)
+    except PolicyError as error:
+        return Reply({"ok": False, "problems": [problem_members(problem) for problem in error.problems]})
+    return Reply(
+        {
+            "ok": True,
+            "problems": [],
+            "policies": sum(len(file.policies) for file in files),
+            "unpermitted": list(in_force.enforced.unpermitted()),
+        }
+    )
+
+
+def problem_members(problem: Problem) -> dict[str, object]:
+    """One thing that is wrong, without where on the machine the file is."""
+    policy = {} if problem.policy is None else {"policy": problem.policy}
+    return {"file": Path(problem.file).name, "line": problem.line, "problem": problem.problem, **policy}
+
+
+def try_out(call: Call) -> Reply:
+    """What other policies would have said."""
+    body, found, started = (
+        call.sent(PolicySimulation),
+        Simulation(call.sent(PolicySimulation).examples),
+        time.monotonic(),
+    )
+    files, period = _files(call, body.draft), _period(call.now, body.since, body.until)
+
+    def read(connection: Connection) -> bool:
+        policies = _would_be(call, connection, files, body.states)
+        window = window_since(connection, period.since, _MOST_DECISIONS)
+        within = Period(max(period.since, window.since), period.until)
+        steps = simulate.simulate(call.services, connection, policies, within, found, window.first - 1)
+        return all(time.monotonic() - started < _MOST_SECONDS for _step in steps) and window.whole
+
+    whole = call.services.database.read(read)
+    return Reply(_simulated(found, whole))
+
+
+def _would_be(
+    call: Call, connection: Connection, files: tuple[PolicyFile, ...], said: dict[str, State]
+) -> InForce:
+    if unknown := said.keys() - {file.name for file in files}:
+        raise not_found(f"set of policies as {min(unknown)!a}")
+    present = states.read_all(connection)
+    moved = {file.name: present[file.name] for file in files if file.name in present} | dict(said)
+    return put_in_force(files, moved, call.services.vocabulary.catalogue)
+
+
+def _files(call: Call, draft: PolicyText | None) -> tuple[PolicyFile, ...]:
+    """The files as they are, or with one set as the caller sent it."""
+    files = read_files(call.services.settings.policies.directory)
+    if draft is None:
+        return files
+    before = next((file for file in files if file.name == draft.set), None)
+    policies = read_policies(Source(draft.set, f"{draft.set}.cedar", draft.text))
+    state: State = "enforce" if before is None else before.state
+    sent = PolicyFile(draft.set, Path(f"{draft.set}.cedar"), state, policies)
+    return (*(file for file in files if file.name != draft.set), sent)
+
+
+def _period(now: datetime, since: str | None, until: str | None) -> Period:
+    end = read_instant(until) if until else now
+    return Period(read_instant(since) if since else end - timedelta(days=7), end)
+
+
+def _simulated(found: Simulation, whole: bool) -> dict[str, object]:
+    counts = sorted(found.changes.items())
+    return {
+        "decisions": found.decisions,
+        "skipped": found.skipped,
+        "changed": found.changed,
+        "changes": [{"before": b, "after": a, "count": count} for (b, a), count in counts],
+        "by_policy": dict(found.by_policy.most_common()),
+        "examples": [_example(change) for change in found.shown],
+        "whole": whole,
+    }
+
+
+def _example(change: Change) -> dict[str, object]:
+    event = change.event
+    client = {} if event.client_id is None else {"client_id": event.client_id}
+    return {
+        "event": event.id,
+        "at": event.at.isoformat().replace("+00:00", "Z"),
+        "before": change.before,
+        "after": change.after,
+        "policies": list(change.policies),
+        "asked": event.data["asked"],
+        **client,
+    }
+
+
+def move(call: Call) -> Reply:
+    """Put a set into another state."""
+    state = call.sent(PolicyState).state
+    if state == "enforce" or _is_enforced(call, call.name):
+        # What is in force is an owner's to say, also that it no longer is.
+        require(call.caller.role, Permission.OWN)
+    moved = move_policies.move(call.services, call.name, state, by=call.caller.by, now=call.now)
+    return Reply(moved.to_json())
+
+
+def _is_enforced(call: Call, name: str) -> bool:
+    moved = call.services.database.read(states.read_all)
+    files = read_files(call.services.settings.policies.directory)
+    return moved.get(name, next((file.state for file in files if file.name == name), None)) == "enforce"
+
+
+OPERATIONS = (
+    Operation(
+        "policies.list",
+        "GET",
+        "/policies",
+        Permission.READ,
+        "All sets of policies, and how far each has come.",
+        list_sets,
+        PageOf[PolicySet],
+    ),
+    Operation(
+        "policies.check",
+        "POST",
+        "/policies/check",
+        Permission.READ,
+        "Check the policies for syntax, names and types, as they are or with one set as it is sent.",
+        check,
+        Checked,
+        body=PolicyCheck,
+    ),
+    Operation(
+        "policies.simulate",
+        "POST",
+        "/policies/simulate",
+        Permission.READ,
+        "Ask other policies again for the decisions of a period; nothing is changed.",
+        try_out,
+        Simulated,
+        body=PolicySimulation,
+    ),
+    Operation(
+        "policies.move",
+        "POST",
+        "/policies/{set}/state",
+        Permission.CHANGE,
+        "Draft, observe or enforce a set; into force and out of it is for owners.",
+        move,
+        MovedSet,
+        body=PolicyState,
+        once=True,
+    ),
+)

@@ -1,0 +1,52 @@
+"""`/actions`, `/redemptions` and `/approvals`: what was done, used and asked; and `/trust-domains`, who vouches."""
+
+from authserver.admin.bodies import ActionsQuery, ApprovalsQuery
+from authserver.admin.operations import Call, Operation, Reply, shown
+from authserver.admin.resources.listing import Resource
+from authserver.admin.shapes import PageOf
+from authserver.administration import lists
+from authserver.administration.items import ActionItem, ApprovalItem, RedemptionItem, TrustDomainItem
+from authserver.administration.roles import Permission
+from authserver.administration.shown import trust_domains
+
+_ACTIONS = Resource("/actions", "action", lists.ACTIONS, ActionItem, ActionsQuery, "id")
+_REDEMPTIONS = Resource("/redemptions", "redemption", lists.REDEMPTIONS, RedemptionItem, ActionsQuery, "id")
+_APPROVALS = Resource("/approvals", "approval", lists.APPROVALS, ApprovalItem, ApprovalsQuery, "id")
+
+
+def list_domains(call: Call) -> Reply:
+    """All of them: they stand in the configuration."""
+    domains = trust_domains(call.services, call.now)
+    return Reply({"items": [domain.to_json() for domain in domains], "next_cursor": None})
+
+
+def read_domain(call: Call) -> Reply:
+    """One of them."""
+    named = (domain for domain in trust_domains(call.services, call.now) if domain.name == call.name)
+    return shown(next(named, None), "trust domain")
+
+
+OPERATIONS = (
+    *_ACTIONS.reads(),
+    *_REDEMPTIONS.reads(),
+    *_APPROVALS.reads(),
+    Operation(
+        "trust_domains.list",
+        "GET",
+        "/trust-domains",
+        Permission.READ,
+        "The configured trust domains, and how old their keys are.",
+        list_domains,
+        PageOf[TrustDomainItem],
+    ),
+    Operation(
+        "trust_domains.read",
+        "GET",
+        "/trust-domains/{name}",
+        Permission.READ,
+        "One trust domain.",
+        read_domain,
+        TrustDomainItem,
+        shows_etag=True,
+    ),
+)

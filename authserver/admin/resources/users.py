@@ -1,0 +1,109 @@
+"""`/users`: the people whose authority is delegated, who approve, or who operate the server."""
+
+from sqlalchemy import Connection
+
+from authserver import disable, register
+from authserver.accounts import users
+from authserver.admin.bodies import NewUser, Reason, UserChange, UsersQuery
+from authserver.admin.operations import Call, Operation, Reply, must_match, not_found, shown
+from authserver.admin.resources.listing import Resource
+from authserver.admin.resources.merging import merged, said
+from authserver.admin.shapes import Enrolment
+from authserver.administration import lists
+from authserver.administration.items import UserItem
+from authserver.administration.lists import one_of
+from authserver.administration.roles import Permission, require_reach
+from authserver.errors import Refusal
+
+_USERS = Resource("/users", "user", lists.USERS, UserItem, UsersQuery, "user_id")
+
+
+def create(call: Call) -> Reply:
+    """Make a user."""
+    new = register.parse_user(said(call.sent(NewUser)))
+    require_reach(call.caller.role, new.role)
+    enrolment = call.services.database.write(
+        lambda connection: register.create_user(
+            connection, new, call.services.issuer, call.caller.by, call.now
+        )
+    )
+    return Reply(enrolment.to_json(), location=f"/users/{enrolment.user_id}")
+
+
+def change(call: Call) -> Reply:
+    """Give them another name, role or groups."""
+
+    def write(connection: Connection) -> UserItem | None:
+        seen = one_of(call.looked(connection), lists.USERS, call.name, lock=True)
+        before = users.by_id(connection, call.name)
+        if seen is None or before is None:
+            raise not_found("user")
+        _may_change(call, seen)
+        must_match(call, seen)
+        wanted = register.parse_user(merged(register.members_of_user(before), call.sent(UserChange)))
+        require_reach(call.caller.role, wanted.role)
+        register.change_user(connection, wanted, before, call.caller.by, call.now)
+        return one_of(call.looked(connection), lists.USERS, call.name)
+
+    return shown(call.services.database.write(write), "user")
+
+
+def put_out(call: Call) -> Reply:
+    """Disable them."""
+    found = call.services.database.read(
+        lambda connection: one_of(call.looked(connection), lists.USERS, call.name)
+    )
+    if found is None:
+        raise not_found("user")
+    _may_change(call, found)
+    reason = call.sent(Reason).reason or "user disabled"
+    disable.disable_user(call.services, found.user_id, by=call.caller.by, now=call.now, reason=reason)
+    return _USERS.one_of(call, found.user_id)
+
+
+def _may_change(call: Call, user: UserItem) -> None:
+    require_reach(call.caller.role, user.role)
+    # Whoever could join a group could approve what they ask for themselves.
+    if call.caller.by == f"user:{user.user_id}":
+        raise Refusal("access_denied", "nobody changes their own record", rule="api.own_record", status=403)
+
+
+OPERATIONS = (
+    *_USERS.reads(),
+    Operation(
+        "users.create",
+        "POST",
+        "/users",
+        Permission.CHANGE,
+        "Make a user, with a role up to the caller's own; the link to enrol is shown this once.",
+        create,
+        Enrolment,
+        201,
+        body=NewUser,
+        once=True,
+    ),
+    Operation(
+        "users.change",
+        "PATCH",
+        "/users/{user_id}",
+        Permission.CHANGE,
+        "Give a user another name, role or groups; nobody changes their own, nor somebody above them.",
+        change,
+        UserItem,
+        body=UserChange,
+        changes=True,
+        shows_etag=True,
+    ),
+    Operation(
+        "users.disable",
+        "POST",
+        "/users/{user_id}/disable",
+        Permission.CHANGE,
+        "Let a user sign in no more; all that they granted ends, for good.",
+        put_out,
+        UserItem,
+        body=Reason,
+        shows_etag=True,
+        once=True,
+    ),
+)
