@@ -34,7 +34,7 @@ def sealing(connection: Connection, now: datetime) -> str:
     if seconds > _BEHIND.total_seconds():
         raise Trouble(
             f"{events} audit events are not sealed, the oldest for {_minutes(seconds)}: is a server running?"
-            " Its log says why (seal.failed)"
+            " Its log says why (audit.failed)"
         )
     return f"{events} audit events wait to be sealed"
 
