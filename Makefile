@@ -16,8 +16,8 @@ demo: setup  ## Tell the whole story over real HTTP, and end
 serve: setup  ## Keep a server running at http://127.0.0.1:8000 with the demonstration data
 	@$(PYTHON) -m examples.serve
 
-test: setup  ## Run every test; what is skipped is named
-	@$(PYTHON) -m pytest
+test: setup  ## Run every test, on all cores; what is skipped is named
+	@$(PYTHON) -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 prove: setup  ## Run the long proofs that `make test` leaves out
 	@$(PYTHON) -m pytest -m prove tests

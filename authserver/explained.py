@@ -130,6 +130,17 @@ ERRORS: Mapping[str, Explained] = {
         "There is nothing here, or nothing that is the caller's. One answer for both.",
         "Check the address, and with which credentials you call.",
     ),
+    "method_not_allowed": Explained(
+        "RFC 9110 §15.5.6; HTTP 405",
+        "There is something at this address, and this is not how it is asked for. Nothing was done.",
+        "Use one of the methods in the answer's `Allow` header.",
+    ),
+    "precondition_required": Explained(
+        "RFC 6585 §3; HTTP 428",
+        "A change has to say which state of the thing it is for, so that nobody undoes what somebody else did. Nothing "
+        "was done.",
+        "Read it, and send its `ETag` as `If-Match` with the change.",
+    ),
     "precondition_failed": Explained(
         "RFC 9110 §15.5.13; HTTP 412",
         "What was to be changed has changed since it was read: its `ETag` is another than the one in `If-Match`. "

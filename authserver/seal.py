@@ -23,10 +23,11 @@ def seal(services: Services, now: datetime) -> int:
     at = now.replace(microsecond=0)  # as the head says it
 
     def some(connection: Connection) -> int:
+        # First what was sealed last: whoever seals after that takes the place of this batch, which then is a conflict.
+        before = batches.latest(connection)
         leaves = batches.unsealed(connection, now, _BATCH)
         if not leaves:
             return 0
-        before = batches.latest(connection)
         tree = (before.tree if before else Tree()).with_leaves([leaf.hash for leaf in leaves])
         head = heads.sign(tree, services.issuer, key, at)
         batches.append(connection, before, leaves, tree, head, at)

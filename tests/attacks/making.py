@@ -34,12 +34,13 @@ def change(world: World, row: type[Base], key: Mapping[str, object], **values: o
 
 
 def sizes(world: World) -> dict[str, int]:
-    """How many rows each table has."""
+    """How many rows each table has, but for what a running server writes by itself: it seals the audit."""
 
     def count(connection: Any) -> dict[str, int]:
         return {
             table.name: connection.scalar(select(func.count()).select_from(table))
             for table in Base.metadata.sorted_tables
+            if table.name != "audit_batches"
         }
 
     return world.services.database.read(count)
