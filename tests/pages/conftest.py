@@ -1,4 +1,4 @@
-"""Fixtures of the pages' tests: one Chromium for all of them."""
+"""Fixtures of the pages' tests: one Chromium for those of a file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +10,12 @@ from tests.pages.browser import running_browser
 from tests.world import World, running_world
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One Chromium; each test has a context of its own."""
+    """One Chromium; each test has a context of its own.
+
+    It goes with its file: while Playwright runs, no other test of the process can run an event loop.
+    """
     with running_browser() as browser:
         yield browser
 
