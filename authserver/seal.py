@@ -15,6 +15,7 @@ _BATCH = 2_000
 _EVENTS, _RETENTION = table_of(AuditEvent), table_of(AuditRetention)
 _REMOVED_AT_ONCE = 500
 _BATCHES_AT_ONCE = 1_000
+_LATE_BATCHES = 100  # after which nothing is that late any more
 
 
 def seal(services: Services, now: datetime) -> int:
@@ -71,6 +72,9 @@ def _announce(connection: Connection, streams: list[str], removed_before: dateti
     if not old:
         return
     below, highest = old[-1].tree.size, max(leaf.event_id for batch in old for leaf in batch.leaves)
+    # What was committed late has a lower number, and is in a later batch: it goes with that one.
+    later = batches.after(connection, below, _LATE_BATCHES)
+    highest = min([highest, *(leaf.event_id - 1 for batch in later for leaf in batch.leaves)])
     row = {"below": below, "highest_id": highest, "removed_before": removed_before}
     connection.execute(_RETENTION.insert(), row)
     Record(RETENTION).changed(connection, now, below=below, removed_before=removed_before.isoformat())
