@@ -5,10 +5,10 @@ from datetime import datetime
 from functools import partial
 
 import structlog
-from sqlalchemy import Connection
 
 from authserver.audit import batches, deliveries, export
 from authserver.audit.batches import Batch
+from authserver.audit.events import event_of
 from authserver.config import AuditStreamSettings
 from authserver.notifications import collectors
 from authserver.notifications.collectors import Line, NotTaken
@@ -85,7 +85,7 @@ def _events_to(services: Services, stream: AuditStreamSettings, position: int) -
     events = services.database.read(lambda c: batches.events_of(c, [leaf.event_id for leaf in leaves]))
     # What retention has taken away in the meantime is passed over.
     exported = [
-        batches.members_of(events[leaf.event_id]) | {"leaf": place}
+        event_of(events[leaf.event_id]).to_json() | {"leaf": place}
         for place, leaf in enumerate(leaves, start=position)
         if leaf.event_id in events
     ]
@@ -95,9 +95,7 @@ def _events_to(services: Services, stream: AuditStreamSettings, position: int) -
 
 def failing(services: Services) -> dict[str, int]:
     """Destinations that are configured and took nothing at the last attempts, and how many attempts."""
-
-    def read(connection: Connection) -> dict[str, int]:
-        return deliveries.failing(connection)
-
     known = destinations_of(services)
-    return {name: times for name, times in services.database.read(read).items() if name in known}
+    return {
+        name: times for name, times in services.database.read(deliveries.failing).items() if name in known
+    }

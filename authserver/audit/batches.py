@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, bindparam, func, select
 from sqlalchemy.exc import IntegrityError
 
 from authserver import strict_json
+from authserver.audit.events import event_of
 from authserver.audit.tree import HASH_BYTES, Tree, leaf_hash
 from authserver.db import Conflict
 from authserver.schema import AuditBatch, AuditEvent, table_of
@@ -25,8 +26,8 @@ _MOST_GAPS = 10_000
 _LATE_BATCHES = 20
 _AT_ONCE = 500  # parameters of one statement; SQLite takes 32,766
 _ID_BYTES = 8
-_MEMBERS = ("id", "at", "event", "client_id", "delegation_id", "action_id", "rule", "data")
-_ALL_EVENTS = select(*(_EVENTS.c[name] for name in _MEMBERS))
+_ALL_EVENTS = select(_EVENTS)
+EventRow = Row[tuple[object, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +58,13 @@ def leaf_of(members: Mapping[str, object]) -> bytes:
     return leaf_hash(text.encode("ascii"))
 
 
-def members_of(row: Row[tuple[object, ...]]) -> dict[str, object]:
-    """The event in a row of the audit, as it is exported; members that say nothing are left out."""
-    members = dict(zip(_MEMBERS, row, strict=True))
-    members["at"] = row.at.isoformat().replace("+00:00", "Z")
-    members["data"] = json.loads(row.data)
-    return {name: value for name, value in members.items() if value is not None}
-
-
-def leaf_in(row: Row[tuple[object, ...]]) -> Leaf:
+def leaf_in(row: EventRow) -> Leaf:
     """The leaf that a row of the audit stands for.
 
     A text that says the same in other characters is another leaf: what was written is what was sealed.
     """
     try:
-        members = members_of(row)
+        members = event_of(row).to_json()
         as_written = strict_json.write(members["data"]) == row.data
     except (ValueError, TypeError):  # no JSON any more
         members, as_written = {}, False
@@ -116,9 +109,9 @@ def unsealed(connection: Connection, now: datetime, most: int) -> list[Leaf]:
     return [leaf_in(row) for row in [*late.values(), *connection.execute(query)][:most]]
 
 
-def events_of(connection: Connection, ids: Sequence[int]) -> dict[int, Row[tuple[object, ...]]]:
+def events_of(connection: Connection, ids: Sequence[int]) -> dict[int, EventRow]:
     """The events of these numbers that there are."""
-    found = dict[int, Row[tuple[object, ...]]]()
+    found = dict[int, EventRow]()
     for start in range(0, len(ids), _AT_ONCE):
         some = ids[start : start + _AT_ONCE]
         query = _ALL_EVENTS.where(_EVENTS.c.id.in_(bindparam("ids", expanding=True))).order_by(_EVENTS.c.id)

@@ -6,12 +6,14 @@ INVARIANT: a change to any sealed event, batch or head is found, and so is one t
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import Connection, select
 
 from authserver import jose
 from authserver.audit import batches, heads
-from authserver.audit.batches import Batch, Leaf
+from authserver.audit.batches import Batch, EventRow, Leaf
+from authserver.audit.events import Event, event_of
 from authserver.audit.heads import Head, HeadRefused
 from authserver.audit.tree import Tree
 from authserver.schema import AuditEvent, AuditRetention, table_of
@@ -130,7 +132,7 @@ class _Check:
         self._gone: list[tuple[int, int]] = []  # position and number of events that are not there
         self._said_removed: dict[int, str] = {}
 
-    def batch(self, batch: Batch, rows: Mapping[int, object]) -> None:
+    def batch(self, batch: Batch, rows: Mapping[int, EventRow]) -> None:
         if batch.first != self._tree.size:
             self._problem(
                 f"batch {batch.first}: the batch before it is missing, the tree has {self._tree.size}"
@@ -144,25 +146,24 @@ class _Check:
         self._roots[self._tree.size] = self._tree.root()
         self.found.sealed, self.found.root = self._tree.size, self._tree.root()
 
-    def _leaf(self, position: int, leaf: Leaf, row: object) -> None:
+    def _leaf(self, position: int, leaf: Leaf, row: EventRow | None) -> None:
         if leaf.event_id in self._position_of:
             self._problem(f"event {leaf.event_id}: is sealed twice, at {position} too")
         self._position_of[leaf.event_id] = position
         if row is None:
             self._gone.append((position, leaf.event_id))
             return
-        if batches.leaf_in(row) != leaf:  # type: ignore[arg-type]
+        if batches.leaf_in(row) != leaf:
             self._problem(f"event {leaf.event_id}: was changed after it was sealed")
             return
-        self._remember(batches.members_of(row))  # type: ignore[arg-type]
+        if row.event in (RETENTION, RESTORED):
+            self._remember(event_of(row))
 
-    def _remember(self, event: Mapping[str, object]) -> None:
-        data = event["data"]
-        if not isinstance(data, dict):
-            return
-        if event["event"] == RETENTION:
+    def _remember(self, event: Event) -> None:
+        data: dict[str, Any] = dict(event.data)
+        if event.event == RETENTION:
             self._said_removed[data["below"]] = data["removed_before"]
-        if event["event"] == RESTORED:
+        else:
             self.found.lost.append(Lost(data["tree_size"], data["witnessed_size"]))
 
     def _head(self, batch: Batch) -> None:

@@ -11,12 +11,11 @@ from sqlalchemy import Connection
 from authserver import jose, restore, seal
 from authserver.audit import export as exporting
 from authserver.audit.export import Format, Period
-from authserver.audit.heads import read_file
-from authserver.audit.verification import Verified, verify, verify_export
+from authserver.audit.verification import verify_export
 from authserver.commands.context import Failed, json_always, opened, operator, print_json, read_json
 from authserver.jose import KeysRefused, usable_keys
-from authserver.services import Services
-from authserver.tokens.signing_keys import all_public, list_keys
+from authserver.tokens.signing_keys import list_keys
+from authserver.verify_audit import verify_against
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _TIMES = click.DateTime(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d"])
@@ -97,7 +96,8 @@ def check(
         found = verify_export(_events(export_file), _lines(heads_file), _keys(jwks_file), issuer)
     else:
         with opened() as services:
-            found = _verify(services, heads_file or services.settings.audit.witness_file)
+            witness = heads_file or services.settings.audit.witness_file
+            found = verify_against(services, _lines(witness) if witness is not None else ())
     print_json(found.to_json())
     if found.problems:
         raise click.exceptions.Exit(1)
@@ -136,14 +136,6 @@ def go_on(copy: Path | None, accept_loss: bool) -> None:
             "lost": dict(done.lost),
         }
     )
-
-
-def _verify(services: Services, heads_file: Path | None) -> Verified:
-    known = services.database.read(all_public)
-    witnessed, problems = read_file(_lines(heads_file), known) if heads_file is not None else ([], [])
-    found = services.database.read(lambda c: verify(c, known, services.issuer, witnessed))
-    found.problems += problems
-    return found
 
 
 def _events(path: Path) -> Iterator[dict[str, object]]:
