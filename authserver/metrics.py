@@ -66,14 +66,16 @@ def not_committed() -> None:
     _meters().given_up.inc()
 
 
-def approval_answered(answer: str) -> None:
-    """A person answered (`approve`, `refuse`), or nobody did in time (`expire`)."""
-    _meters().answers.labels(answer).inc()
+def approval_answered(answer: str, times: int = 1) -> None:
+    """A person answered (`approve`, `refuse`), or nobody did in time (`expire`); so many times."""
+    if times:
+        _meters().answers.labels(answer).inc(times)
 
 
-def event_sent(method: str, outcome: str) -> None:
-    """A Security Event Token was `taken`, `refused` or not `delivered`, by `push` or `poll`."""
-    _meters().events.labels(method, outcome).inc()
+def event_sent(method: str, outcome: str, times: int = 1) -> None:
+    """So many Security Event Tokens were `taken`, `refused` or not `delivered`, by `push` or `poll`."""
+    if times:
+        _meters().events.labels(method, outcome).inc(times)
 
 
 def standing(name: str, values: Mapping[str, float]) -> None:

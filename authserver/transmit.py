@@ -283,8 +283,7 @@ def _acknowledge(services: Services, stream: Stream, asked: Asked, now: datetime
 
     if asked.taken or asked.refused or now - stream.heard_at > _HEARD_EVERY:
         for outcome, number in zip(("taken", "refused"), services.database.write(write), strict=True):
-            for _ in range(number):
-                metrics.event_sent("poll", outcome)
+            metrics.event_sent("poll", outcome, number)
 
 
 def wait_for_news(services: Services, stream_id: str, seconds: float) -> None:

@@ -98,8 +98,7 @@ def _approvals(services: Services, now: datetime) -> int:
         return len(due)
 
     expired = _repeated(services, expire)
-    for _ in range(expired):
-        metrics.approval_answered("expire")
+    metrics.approval_answered("expire", expired)
     done = expired + _repeated(services, escalate)
     return done + _repeated(services, lambda c: approvals.forget_keys(c, now, _BATCH))
 
@@ -149,48 +148,54 @@ def start(services: Services) -> threading.Event:
     observe.note(services, services.clock.now())
     threading.Thread(target=_run, args=(services, stop), name="upkeep", daemon=True).start()
     restore.look(services)
-    threading.Thread(target=_keep_audit, args=(services, stop), name="audit", daemon=True).start()
+    _start(services, "audit", _SEAL_SECONDS, stop, _keep_audit)
     if notify.is_configured(services):
-        # Apart from the rest: a mail server that does not answer holds nothing else up.
-        threading.Thread(target=_deliver, args=(services, stop), name="notifications", daemon=True).start()
-    threading.Thread(target=_tell, args=(services, stop), name="events", daemon=True).start()
+        _start(services, "notifications", _DELIVER_SECONDS, stop, _deliver)
+    _start(services, "events", _TELL_SECONDS, stop, _tell)
     return stop
 
 
-def _tell(services: Services, stop: threading.Event) -> None:
-    while not stop.wait(_TELL_SECONDS):
-        try:
-            transmit.push_side_by_side(services, services.clock.now())
-        except Exception as error:  # whatever it is, it must not be the last time  # noqa: BLE001
-            log.error("events.failed", error=type(error).__name__)  # noqa: TRY400
+def _tell(services: Services) -> int:
+    """Events are pushed by threads of their own, so there is nothing to go on with at once."""
+    transmit.push_side_by_side(services, services.clock.now())
+    return 0
 
 
-def _deliver(services: Services, stop: threading.Event) -> None:
-    taken = 0
-    while taken or not stop.wait(_DELIVER_SECONDS):
-        if stop.is_set():
-            return
-        try:
-            taken = notify.deliver(services, services.clock.now())
-        except Exception as error:  # whatever it is, it must not be the last time  # noqa: BLE001
-            log.error("notifications.failed", error=type(error).__name__)  # noqa: TRY400  # it may hold an address
-            taken = 0
+def _deliver(services: Services) -> int:
+    return notify.deliver(services, services.clock.now())
 
 
-def _keep_audit(services: Services, stop: threading.Event) -> None:
-    """Seal the audit and tell of it. Apart from the rest: a collector that does not answer holds nothing else up."""
-    taken = 0
-    while taken or not stop.wait(_SEAL_SECONDS):
-        if stop.is_set():
-            return
-        try:
-            now = services.clock.now()
-            seal.seal(services, now)
-            restore.look(services)
-            taken = stream.deliver(services, now)
-        except Exception as error:  # whatever it is, it must not be the last time  # noqa: BLE001
-            log.error("audit.failed", error=type(error).__name__)  # noqa: TRY400  # it may hold what was asked
-            taken = 0
+def _keep_audit(services: Services) -> int:
+    """Seal the audit and tell of it."""
+    now = services.clock.now()
+    seal.seal(services, now)
+    restore.look(services)
+    return stream.deliver(services, now)
+
+
+def _start(
+    services: Services,
+    name: str,
+    every_seconds: float,
+    stop: threading.Event,
+    work: Callable[[Services], int],
+) -> None:
+    """Do it every so often in a thread of its own, so that whoever does not answer holds nothing else up; again at
+    once while it says that it did something.
+    """
+
+    def run() -> None:
+        done = 0
+        while done or not stop.wait(every_seconds):
+            if stop.is_set():
+                return
+            try:
+                done = work(services)
+            except Exception as error:  # whatever it is, it must not be the last time  # noqa: BLE001
+                log.error(f"{name}.failed", error=type(error).__name__)  # noqa: TRY400  # it may hold what was asked
+                done = 0
+
+    threading.Thread(target=run, name=name, daemon=True).start()
 
 
 def _run(services: Services, stop: threading.Event) -> None:

@@ -4,9 +4,11 @@ import hashlib
 import ipaddress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, Insert, bindparam, case, delete, select
+from sqlalchemy import Connection, bindparam, case, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningInsert
 
 from authserver.errors import Refusal
 from authserver.schema import Tries, table_of
@@ -22,16 +24,17 @@ class Bound:
     window: timedelta
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Which one of its window this one is, from 1 on, and until when the window lasts; more than `most` is too many."""
+
+    number: int
+    until: datetime
+
+
 def count(connection: Connection, key: str, bound: Bound, now: datetime) -> None:
     """Count one try for `key`. Raises `Refusal` (429) where there were too many; that one is not counted."""
-    row = {
-        "key_hash": _hash_of(key),
-        "tries": 1,
-        "window_ends_at": now + bound.window,
-        "now": now,
-        "most": bound.most,
-    }
-    if connection.execute(_UPSERTS[connection.dialect.name], row).rowcount != 1:
+    if take(connection, key, bound, now).number > bound.most:
         raise Refusal(
             "access_denied",
             "too many tries; wait a few minutes",
@@ -39,14 +42,6 @@ def count(connection: Connection, key: str, bound: Bound, now: datetime) -> None
             status=429,
             headers={"Retry-After": str(int(bound.window.total_seconds()))},
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """Which one of its window this one is, from 1 on, and until when the window lasts; more than `most` is too many."""
-
-    number: int
-    until: datetime
 
 
 def take(connection: Connection, key: str, bound: Bound, now: datetime) -> Taken:
@@ -58,7 +53,7 @@ def take(connection: Connection, key: str, bound: Bound, now: datetime) -> Taken
         "now": now,
         "most": bound.most,
     }
-    counted = connection.execute(_COUNTS[connection.dialect.name], row).first()
+    counted = connection.execute(_UPSERTS[connection.dialect.name], row).first()
     if counted is not None:
         return Taken(counted.tries, counted.window_ends_at)
     full = select(_TABLE.c.window_ends_at).where(_TABLE.c.key_hash == _hash_of(key))
@@ -97,7 +92,7 @@ def _hash_of(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def _upsert(dialect_insert: type[postgresql.Insert] | type[sqlite.Insert]) -> Insert:
+def _upsert(dialect_insert: type[postgresql.Insert] | type[sqlite.Insert]) -> ReturningInsert[Any]:
     statement = dialect_insert(_TABLE).values(
         {name: bindparam(name, type_=_TABLE.c[name].type) for name in ("key_hash", "tries", "window_ends_at")}
     )
@@ -111,10 +106,7 @@ def _upsert(dialect_insert: type[postgresql.Insert] | type[sqlite.Insert]) -> In
         },
         where=over | (_TABLE.c.tries < bindparam("most")),
     )
-    return upsert.execution_options(preserve_rowcount=True)
+    return upsert.returning(_TABLE.c.tries, _TABLE.c.window_ends_at)
 
 
 _UPSERTS = {"postgresql": _upsert(postgresql.Insert), "sqlite": _upsert(sqlite.Insert)}
-_COUNTS = {
-    name: upsert.returning(_TABLE.c.tries, _TABLE.c.window_ends_at) for name, upsert in _UPSERTS.items()
-}
