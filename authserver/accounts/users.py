@@ -3,6 +3,7 @@
 import hashlib
 import json
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -156,6 +157,12 @@ def _enrols(unverified_secret: str, now: datetime) -> ColumnElement[bool]:
 def list_all(connection: Connection) -> list[User]:
     """All users by user name."""
     return [_user(row) for row in connection.execute(select(_TABLE).order_by(_TABLE.c.username))]
+
+
+def by_ids(connection: Connection, user_ids: Collection[str]) -> dict[str, User]:
+    """The users of these ids, those that there are."""
+    rows = connection.execute(select(_TABLE).where(_TABLE.c.user_id.in_(user_ids))) if user_ids else ()
+    return {user.user_id: user for user in map(_user, rows)}
 
 
 def list_some(connection: Connection, after: str, most: int) -> list[User]:

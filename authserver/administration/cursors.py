@@ -47,6 +47,14 @@ class Order:
         ordered = query.order_by(*(c.desc() if self.descending else c.asc() for c in self.columns))
         return ordered.where(self._beyond(unverified_cursor)).limit(limit + 1)
 
+    def known(self, unverified_cursor: str | None) -> str | None:
+        """The cursor, if it is one of this list; None for anything else, which begins anew."""
+        try:
+            self._beyond(unverified_cursor)
+        except Refusal:
+            return None
+        return unverified_cursor
+
     def cursor_of(self, row: Any) -> str:
         """The place of a row, as text."""
         place = [_plain(getattr(row, column.name)) for column in self.columns]

@@ -1,29 +1,22 @@
 """Delegations in pages, the newest first: of everybody, of one user, or of one agent; with whose they are."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, Select, select
 
 from authserver import my_agents
 from authserver.accounts import users
 from authserver.accounts.users import User
+from authserver.administration.cursors import Order, Page
 from authserver.delegations import records
 from authserver.my_agents import Held
-from authserver.schema import EPOCH, Delegation, table_of
+from authserver.schema import Delegation, table_of
 from authserver.services import Services
 
 _DELEGATIONS = table_of(Delegation)
-_MICROSECOND = timedelta(microseconds=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """After which delegation to go on: it was made at `at` and has that `id`."""
-
-    at: datetime
-    id: str
+NEWEST_FIRST = Order((_DELEGATIONS.c.created_at, _DELEGATIONS.c.id), descending=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +25,6 @@ class Holding:
 
     held: Held
     user: User | None
-
-    @property
-    def cursor(self) -> Cursor:
-        """To go on after this one."""
-        return Cursor(self.held.link.created_at, self.held.link.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,43 +36,22 @@ class Whose:
 
 
 def delegations(
-    services: Services, connection: Connection, whose: Whose, after: Cursor | None, most: int, now: datetime
-) -> list[Holding]:
-    """Up to `most` delegations, the newest first, those after `after`."""
-    ids = list(connection.scalars(_newest(whose, after).limit(most)))
+    services: Services, connection: Connection, whose: Whose, cursor: str | None, most: int, now: datetime
+) -> Page[Holding]:
+    """Up to `most` delegations, the newest first, those after the cursor. Raises `Refusal` for what is none."""
+    rows = connection.execute(NEWEST_FIRST.applied(_of(whose), cursor, most)).all()
+    ids = [row.id for row in rows[:most]]
     chains = records.load_chains(connection, ids, services.stored)
     standing = my_agents.as_held(connection, [chains[id] for id in ids if id in chains], now)
-    known = people(connection, (one.link.user_id for one in standing))
-    return [Holding(one, known.get(one.link.user_id)) for one in standing]
+    people = users.by_ids(connection, {one.link.user_id for one in standing})
+    holdings = [Holding(one, people.get(one.link.user_id)) for one in standing]
+    return Page(holdings, NEWEST_FIRST.cursor_of(rows[most - 1]) if len(rows) > most else None)
 
 
-def people(connection: Connection, user_ids: Iterable[str]) -> dict[str, User]:
-    """The users of these ids."""
-    found = (users.by_id(connection, user_id) for user_id in sorted(set(user_ids)))
-    return {user.user_id: user for user in found if user is not None}
-
-
-def _newest(whose: Whose, after: Cursor | None) -> Select[str]:
-    query = select(_DELEGATIONS.c.id).order_by(_DELEGATIONS.c.created_at.desc(), _DELEGATIONS.c.id.desc())
+def _of(whose: Whose) -> Select[Any]:
+    query = select(_DELEGATIONS.c.id, _DELEGATIONS.c.created_at)
     if whose.agent is not None:
         query = query.where(_DELEGATIONS.c.client_id == whose.agent)
     if whose.user is not None:
         query = query.where(_DELEGATIONS.c.user_id == whose.user)
-    if after is not None:
-        earlier = _DELEGATIONS.c.created_at < after.at
-        same = (_DELEGATIONS.c.created_at == after.at) & (_DELEGATIONS.c.id < after.id)
-        query = query.where(earlier | same)
     return query
-
-
-def read_cursor(unverified: str) -> Cursor | None:
-    """What `write_cursor` wrote; None for anything else, which begins anew."""
-    micros, dot, id = unverified.partition(".")
-    if not dot or not (micros.isascii() and micros.isdigit() and len(micros) < 17) or not id.isprintable():
-        return None
-    return Cursor(EPOCH + int(micros) * _MICROSECOND, id)
-
-
-def write_cursor(cursor: Cursor) -> str:
-    """A cursor as text."""
-    return f"{(cursor.at - EPOCH) // _MICROSECOND}.{cursor.id}"

@@ -16,6 +16,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Row, Select, and_, exi
 from authserver.accounts import users
 from authserver.administration import shown
 from authserver.administration.cursors import Order, Page
+from authserver.administration.directory import NEWEST_FIRST
 from authserver.administration.items import (
     ActionItem,
     AgentItem,
@@ -190,7 +191,7 @@ USERS: Listing[UserItem] = Listing(
 DELEGATIONS: Listing[DelegationItem] = Listing(
     select(_DELEGATIONS.c.id, _DELEGATIONS.c.created_at),
     _DELEGATIONS.c.id,
-    Order((_DELEGATIONS.c.created_at, _DELEGATIONS.c.id), descending=True),
+    NEWEST_FIRST,
     {
         "user": _of_user,
         "client_id": _is(_DELEGATIONS.c.client_id),

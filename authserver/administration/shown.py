@@ -113,19 +113,14 @@ def delegations(
     """The delegations of these ids, in their order."""
     chains = load_chains(connection, ids, services.stored)
     ended = endings(connection, tuple(chains.values()), now)
-    people = {chain.leaf.user_id for chain in chains.values()}
-    names = {user_id: users.by_id(connection, user_id) for user_id in sorted(people)}
+    people = users.by_ids(connection, {chain.leaf.user_id for chain in chains.values()})
     return [
         _delegation(
-            chains[id], ended.get(id), found.username if (found := names[_user_of(chains, id)]) else None
+            chain, ended.get(id), whose.username if (whose := people.get(chain.leaf.user_id)) else None
         )
         for id in ids
-        if id in chains
+        if (chain := chains.get(id)) is not None
     ]
-
-
-def _user_of(chains: dict[str, Chain], id: str) -> str:
-    return chains[id].leaf.user_id
 
 
 def _delegation(chain: Chain, ended: Ending | None, username: str | None) -> DelegationItem:

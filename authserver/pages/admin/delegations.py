@@ -8,7 +8,7 @@ from sqlalchemy import Connection, select
 
 from authserver import revoke
 from authserver.actors import agents, resource_servers
-from authserver.administration.directory import Whose, delegations, read_cursor, write_cursor
+from authserver.administration.directory import NEWEST_FIRST, Whose, delegations
 from authserver.administration.timeline import life
 from authserver.delegations.records import load_chain
 from authserver.errors import Refusal
@@ -41,17 +41,16 @@ def list_all(services: Services, request: Request) -> Response:
     """Delegations, the newest first; of an agent or a user where the address names one."""
     administrator, now = enter(services, request), services.clock.now()
     whose = Whose(argument(request, "agent"), argument(request, "user"))
-    after = read_cursor(request.args.get("after", ""))
+    after = NEWEST_FIRST.known(request.args.get("after"))
     found = services.database.read(
-        lambda connection: delegations(services, connection, whose, after, _MOST + 1, now)
+        lambda connection: delegations(services, connection, whose, after, _MOST, now)
     )
-    following = write_cursor(found[_MOST - 1].cursor) if len(found) > _MOST else None
     return page(
         "delegations",
         administrator,
-        holdings=found[:_MOST],
+        holdings=found.items,
         whose=whose,
-        following=following,
+        following=found.next_cursor,
         is_first=after is None,
         catalogue=services.vocabulary.catalogue,
     )

@@ -37,28 +37,32 @@ def routes(services: Services) -> list[tuple[str, str, Callable[..., Response]]]
 
 def list_agents(services: Services, request: Request) -> Response:
     """Agents by their ids."""
-    administrator, after = enter(services, request), argument(request, "after", 2_048) or ""
-    found = services.database.read(lambda connection: agents.list_some(connection, after, _MOST + 1))
-    shown, following = _cut(found, lambda agent: agent.client_id)
-    return page("agents", administrator, agents=shown, following=following, after=after)
+    return _list(services, request, "agents", agents.list_some, lambda agent: agent.client_id)
 
 
 def list_users(services: Services, request: Request) -> Response:
     """Users by their names."""
-    administrator, after = enter(services, request), argument(request, "after", 2_048) or ""
-    found = services.database.read(lambda connection: users.list_some(connection, after, _MOST + 1))
-    shown, following = _cut(found, lambda user: user.username)
-    return page("users", administrator, users=shown, following=following, after=after)
+    return _list(services, request, "users", users.list_some, lambda user: user.username)
 
 
 def list_servers(services: Services, request: Request) -> Response:
     """Resource servers by their identifiers."""
+    some = resource_servers.list_some
+    return _list(services, request, "resource_servers", some, lambda server: server.identifier)
+
+
+def _list(
+    services: Services,
+    request: Request,
+    what: str,
+    some: Callable[[Connection, str, int], Sequence[Item]],
+    name: Callable[[Item], str],
+) -> Response:
+    """A page of what is found after a name, and where the next one goes on."""
     administrator, after = enter(services, request), argument(request, "after", 2_048) or ""
-    found = services.database.read(
-        lambda connection: resource_servers.list_some(connection, after, _MOST + 1)
-    )
-    shown, following = _cut(found, lambda server: server.identifier)
-    return page("resource_servers", administrator, servers=shown, following=following, after=after)
+    found = services.database.read(lambda connection: some(connection, after, _MOST + 1))
+    following = name(found[_MOST - 1]) if len(found) > _MOST else None
+    return page(what, administrator, found=found[:_MOST], following=following, after=after)
 
 
 def show_agent(services: Services, request: Request, client_id: str) -> Response:
@@ -72,7 +76,7 @@ def show_agent(services: Services, request: Request, client_id: str) -> Response
         done = decisions.decisions(connection, Wanted(agent=client_id), None, _SOME)
         return {
             "agent": agent,
-            "holdings": delegations(services, connection, Whose(agent=client_id), None, _SOME, now),
+            "holdings": delegations(services, connection, Whose(agent=client_id), None, _SOME, now).items,
             "lines": lines(services, done.decisions),
         }
 
@@ -90,7 +94,7 @@ def show_user(services: Services, request: Request, user_id: str) -> Response:
         if user is None:
             raise _unknown("user")
         found = delegations(services, connection, Whose(user=user_id), None, _SOME, now)
-        return {"user": user, "holdings": found}
+        return {"user": user, "holdings": found.items}
 
     found = services.database.read(read)
     ends = revoke.would_end(services, Target("user", user_id), now)
@@ -106,11 +110,6 @@ def show_server(services: Services, request: Request, id: str) -> Response:
     if found is None:
         raise _unknown("resource server")
     return page("resource_server", administrator, server=found)
-
-
-def _cut(found: Sequence[Item], name: Callable[[Item], str]) -> tuple[Sequence[Item], str | None]:
-    """A page of what was found, and where the next one goes on."""
-    return found[:_MOST], name(found[_MOST - 1]) if len(found) > _MOST else None
 
 
 def _unknown(what: str) -> Refusal:
