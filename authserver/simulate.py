@@ -3,8 +3,9 @@
 Nothing is changed. What a request was refused for by its delegation stays refused; only the policies are others.
 """
 
+import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -18,15 +19,21 @@ from authserver.ledger.steps import EFFECTS
 from authserver.policies import judging
 from authserver.policies.files import InForce
 from authserver.policy.cedar import PolicyAnswer
+from authserver.policy.cedar_text import Policy
 from authserver.policy.decide import Allowance, Situation, Spent, with_facts
 from authserver.policy.details import ActionDetails, stored_action
 from authserver.policy.facts import Facts
+from authserver.policy.reading import instant_text
 from authserver.schema import Action, Delegation, Transfer, table_of
 from authserver.services import Services
 
 DECISIONS = ("exchange.permitted", "exchange.refused", "exchange.deferred")
 PERMIT, FORBID, APPROVAL = "permit", "forbid", "approval"
 
+# What is told of a decision, whether or not a policy reads it.
+_ALWAYS_TOLD = frozenset(
+    {"amount", "currency", "merchant", "category", "country", "chain_depth", "dpop", "task"}
+)
 _TRANSFERS, _ACTIONS, _DELEGATIONS = table_of(Transfer), table_of(Action), table_of(Delegation)
 
 
@@ -47,6 +54,28 @@ class Change:
     after: str
     policies: tuple[str, ...]
 
+    def to_json(self) -> dict[str, object]:
+        """For output."""
+        return {
+            "event": self.event.id,
+            "at": instant_text(self.event.at),
+            "client_id": self.event.client_id,
+            "before": self.before,
+            "after": self.after,
+            "policies": list(self.policies),
+            "asked": self.event.data["asked"],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Behind one decision: the policies that decided, as they read today, None for those that are gone; and what they
+    knew then, None where what it was about is gone.
+    """
+
+    policies: Mapping[str, Policy | None]
+    context: Mapping[str, object] | None
+
 
 @dataclass(slots=True)
 class Simulation:
@@ -63,6 +92,17 @@ class Simulation:
     def changed(self) -> int:
         """How many decisions would have been others."""
         return self.changes.total()
+
+    def to_json(self) -> dict[str, object]:
+        """The counts, for output."""
+        counts = sorted(self.changes.items())
+        return {
+            "decisions": self.decisions,
+            "skipped": self.skipped,
+            "changed": self.changed,
+            "changes": [{"before": b, "after": a, "count": count} for (b, a), count in counts],
+            "by_policy": dict(self.by_policy.most_common()),
+        }
 
     def add(self, change: Change | None) -> None:
         """Count one decision; None where nothing would have changed."""
@@ -104,6 +144,27 @@ def simulate(
             same = after == before
             simulation.add(None if same else Change(event, before, after, answer.decided_by))
         yield
+
+
+def known_of(services: Services, connection: Connection, event: Event) -> Known:
+    """What is known of a recorded decision."""
+    there, names = services.policies.current.enforced.policies, event.data.get("policies")
+    policies = {str(name): there.get(str(name)) for name in names} if isinstance(names, list) else {}
+    is_exchange = event.event.startswith(("exchange.", "deferred."))
+    return Known(policies, _context(services, connection, event) if is_exchange else None)
+
+
+def _context(services: Services, connection: Connection, event: Event) -> Mapping[str, object] | None:
+    replay = Replay(services, connection)
+    action = replay.asked(event)
+    if action is None:
+        return None
+    uses = services.policies.current.enforced.uses(action.action) | _ALWAYS_TOLD
+    facts = replay.facts(event, uses)
+    if facts is None:
+        return None
+    context: dict[str, object] = json.loads(facts.context(uses))
+    return context
 
 
 def outcome_of(event: Event) -> str | None:

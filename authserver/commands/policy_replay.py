@@ -29,11 +29,6 @@ from authserver.policy.reading import read_instant
 from authserver.services import Services, load_policies
 from authserver.values import NotAValue
 
-# What is told of every decision, whether or not a policy reads it.
-_ALWAYS_TOLD = frozenset(
-    {"amount", "currency", "merchant", "category", "country", "chain_depth", "dpop", "task"}
-)
-
 
 def directory_option(verb: Callable[..., None]) -> Callable[..., None]:
     """`--directory`: other policies than the configured ones."""
@@ -120,19 +115,9 @@ def _with_progress(steps: Iterator[None], total: int) -> Iterator[None]:
 
 
 def _print_simulation(found: simulation.Simulation, as_json: bool) -> None:
-    shown = [_shown_change(change) for change in found.shown]
+    shown = [change.to_json() for change in found.shown]
     if as_json:
-        changes = [{"before": b, "after": a, "count": n} for (b, a), n in sorted(found.changes.items())]
-        print_json(
-            {
-                "decisions": found.decisions,
-                "skipped": found.skipped,
-                "changed": found.changed,
-                "changes": changes,
-                "by_policy": dict(found.by_policy.most_common()),
-                "examples": shown,
-            }
-        )
+        print_json({**found.to_json(), "examples": shown})
         return
     click.echo(f"{found.decisions} decisions, of which {found.changed} would have been others")
     if found.skipped:
@@ -145,19 +130,6 @@ def _print_simulation(found: simulation.Simulation, as_json: bool) -> None:
         print_records(
             shown, ("event", "at", "client_id", "before", "after", "policies", "asked"), as_json=False
         )
-
-
-def _shown_change(change: simulation.Change) -> dict[str, object]:
-    event = change.event
-    return {
-        "event": event.id,
-        "at": instant(event.at),
-        "client_id": event.client_id,
-        "before": change.before,
-        "after": change.after,
-        "policies": list(change.policies),
-        "asked": event.data["asked"],
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,23 +191,8 @@ def _explained(services: Services, connection: Connection, name: str) -> _Explai
     outcome = simulation.outcome_of(event) if event is not None else None
     if event is None or outcome is None:
         raise Failed(f"{name}: there is no decision with that action_id, nor an audit event of that number")
-    there, decided = services.policies.current.enforced.policies, event.data.get("policies")
-    names = [str(policy) for policy in decided] if isinstance(decided, list) else []
-    context = _context(services, connection, event)
-    return _Explained(event, outcome, {policy: there.get(policy) for policy in names}, context)
-
-
-def _context(services: Services, connection: Connection, event: Event) -> Mapping[str, object] | None:
-    replay, policies = simulation.Replay(services, connection), services.policies.current.enforced
-    action = replay.asked(event)
-    if action is None:
-        return None
-    uses = policies.uses(action.action) | _ALWAYS_TOLD
-    facts = replay.facts(event, uses)
-    if facts is None:
-        return None
-    context: dict[str, object] = json.loads(facts.context(uses))
-    return context
+    known = simulation.known_of(services, connection, event)
+    return _Explained(event, outcome, known.policies, known.context)
 
 
 def _shown_policy(name: str, policy: Policy | None) -> dict[str, object]:

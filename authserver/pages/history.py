@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from authserver import strict_json
+from authserver.audit.events import Event
 from authserver.errors import Refusal
+from authserver.ledger.actions import ActionRecord
 from authserver.my_agents import Happened
 from authserver.names import ShownName, shown_name
 from authserver.pages import words
@@ -43,7 +45,7 @@ def told(happened: Happened, catalogue: Catalogue) -> Told:
 
 
 def _exchange(happened: Happened, catalogue: Catalogue, outcome: str) -> Told:
-    event, asked = happened.event, _details(happened)
+    event, asked = happened.event, asked_for(happened.event, happened.action)
     what = words.action_name(asked.action, catalogue) if asked else _("A request")
     facts = tuple(_facts(asked, event.data)) if asked else ()
     called = asked.merchant.name if asked and asked.merchant else None
@@ -60,18 +62,15 @@ def _exchange(happened: Happened, catalogue: Catalogue, outcome: str) -> Told:
     return Told(title=_("Refused: %(what)s", what=what), tone="bad", reasons=reasons, **shown)  # type: ignore[arg-type]
 
 
-def _details(happened: Happened) -> ActionDetails | None:
-    text = happened.action.details if happened.action else happened.event.data.get("asked")
+def asked_for(event: Event, action: ActionRecord | None) -> ActionDetails | None:
+    """What the agent asked for, as far as it could be read; `action` is what became of it."""
+    asked = action.details if action is not None else event.data.get("asked")
     try:
-        if isinstance(text, str):
-            return stored_action(text)
-        return _read(text) if isinstance(text, dict) else None
+        if isinstance(asked, dict):
+            return stored_action(strict_json.write(asked))
+        return stored_action(asked) if isinstance(asked, str) else None
     except (NotAValue, Refusal):
         return None
-
-
-def _read(asked: Mapping[str, object]) -> ActionDetails:
-    return stored_action(strict_json.write(dict(asked)))
 
 
 def _facts(asked: ActionDetails, data: Mapping[str, object]) -> Iterator[str]:

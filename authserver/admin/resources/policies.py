@@ -12,12 +12,13 @@ from authserver.admin.operations import Call, Operation, Reply, not_found
 from authserver.admin.shapes import Checked, MovedSet, PageOf, PolicySet, Simulated
 from authserver.administration.roles import Permission, require
 from authserver.administration.windows import window_since
+from authserver.members import without_none
 from authserver.policies import states
 from authserver.policies.files import InForce, PolicyFile, put_in_force, read_files
 from authserver.policies.states import State
 from authserver.policy.cedar_text import PolicyError, Problem, Source, read_policies
 from authserver.policy.reading import read_instant
-from authserver.simulate import Change, Period, Simulation
+from authserver.simulate import Period, Simulation
 
 _MOST_DECISIONS = 20_000
 _MOST_SECONDS = 3.0  # that one request may take; what is left out is said
@@ -63,11 +64,8 @@ def problem_members(problem: Problem) -> dict[str, object]:
 
 def try_out(call: Call) -> Reply:
     """What other policies would have said."""
-    body, found, started = (
-        call.sent(PolicySimulation),
-        Simulation(call.sent(PolicySimulation).examples),
-        time.monotonic(),
-    )
+    body, started = call.sent(PolicySimulation), time.monotonic()
+    found = Simulation(body.examples)
     files, period = _files(call, body.draft), _period(call.now, body.since, body.until)
 
     def read(connection: Connection) -> bool:
@@ -78,7 +76,8 @@ def try_out(call: Call) -> Reply:
         return all(time.monotonic() - started < _MOST_SECONDS for _step in steps) and window.whole
 
     whole = call.services.database.read(read)
-    return Reply(_simulated(found, whole))
+    examples = [without_none(**change.to_json()) for change in found.shown]
+    return Reply({**found.to_json(), "examples": examples, "whole": whole})
 
 
 def _would_be(
@@ -106,33 +105,6 @@ def _files(call: Call, draft: PolicyText | None) -> tuple[PolicyFile, ...]:
 def _period(now: datetime, since: str | None, until: str | None) -> Period:
     end = read_instant(until) if until else now
     return Period(read_instant(since) if since else end - timedelta(days=7), end)
-
-
-def _simulated(found: Simulation, whole: bool) -> dict[str, object]:
-    counts = sorted(found.changes.items())
-    return {
-        "decisions": found.decisions,
-        "skipped": found.skipped,
-        "changed": found.changed,
-        "changes": [{"before": b, "after": a, "count": count} for (b, a), count in counts],
-        "by_policy": dict(found.by_policy.most_common()),
-        "examples": [_example(change) for change in found.shown],
-        "whole": whole,
-    }
-
-
-def _example(change: Change) -> dict[str, object]:
-    event = change.event
-    client = {} if event.client_id is None else {"client_id": event.client_id}
-    return {
-        "event": event.id,
-        "at": event.at.isoformat().replace("+00:00", "Z"),
-        "before": change.before,
-        "after": change.after,
-        "policies": list(change.policies),
-        "asked": event.data["asked"],
-        **client,
-    }
 
 
 def move(call: Call) -> Reply:

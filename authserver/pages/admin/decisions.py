@@ -1,7 +1,7 @@
 """`/admin/decisions`: what is decided, as it is decided; and one decision with all that the audit knows of it."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -11,21 +11,16 @@ from sqlalchemy import Connection
 
 from authserver.administration import decisions
 from authserver.administration.decisions import OUTCOMES, Decision, Wanted
-from authserver.audit.events import Event, find_event
+from authserver.audit.events import find_event
 from authserver.errors import Refusal
 from authserver.ledger import actions
 from authserver.pages.admin.entrance import argument, enter, event_id, page
 from authserver.pages.admin.told import Step, told
 from authserver.pages.polling import poll, unchanged
-from authserver.policy.cedar_text import Policy
 from authserver.services import Services
-from authserver.simulate import Replay
+from authserver.simulate import known_of
 
 _MOST = 50
-# What is told of a decision, whether or not a policy reads it.
-_ALWAYS_TOLD = frozenset(
-    {"amount", "currency", "merchant", "category", "country", "chain_depth", "dpop", "task"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +29,6 @@ class Line:
 
     decision: Decision
     step: Step
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """Behind one decision: the policies that decided, as they read today, and what they knew then, where it is kept."""
-
-    policies: Mapping[str, Policy | None]
-    context: Mapping[str, object] | None
 
 
 def routes(services: Services) -> list[tuple[str, str, Callable[..., Response]]]:
@@ -98,33 +85,11 @@ def show_one(services: Services, request: Request, number: str) -> Response:
         return {
             "decision": decision,
             "step": told(event, catalogue, action),
-            "known": _known(services, connection, event),
+            "known": known_of(services, connection, event),
             "written": json.dumps(event.to_json(), indent=2, ensure_ascii=False),
         }
 
     return page("decision", administrator, **services.database.read(read), catalogue=catalogue)
-
-
-def _known(services: Services, connection: Connection, event: Event) -> Known:
-    there, names = services.policies.current.enforced.policies, event.data.get("policies")
-    policies = {str(name): there.get(str(name)) for name in names} if isinstance(names, list) else {}
-    return Known(policies, _context(services, connection, event))
-
-
-def _context(services: Services, connection: Connection, event: Event) -> Mapping[str, object] | None:
-    """What policies could know at the time of the decision; None where what it was about is gone."""
-    if "asked" not in event.data or not event.event.startswith(("exchange.", "deferred.")):
-        return None
-    replay = Replay(services, connection)
-    action = replay.asked(event)
-    if action is None:
-        return None
-    uses = services.policies.current.enforced.uses(action.action) | _ALWAYS_TOLD
-    facts = replay.facts(event, uses)
-    if facts is None:
-        return None
-    context: dict[str, object] = json.loads(facts.context(uses))
-    return context
 
 
 def _wanted(request: Request) -> Wanted:

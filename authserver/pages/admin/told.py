@@ -6,15 +6,15 @@ from datetime import datetime
 
 from authserver import strict_json
 from authserver.audit.events import Event
-from authserver.errors import Refusal
 from authserver.ledger.actions import ActionRecord
 from authserver.my_agents import Happened
 from authserver.names import ShownName
 from authserver.pages import words
+from authserver.pages.history import asked_for
 from authserver.policy.catalogue import Catalogue
-from authserver.policy.details import ActionDetails, stored_action
+from authserver.policy.details import ActionDetails
 from authserver.texts import _
-from authserver.values import Money, NotAValue
+from authserver.values import Money
 
 _DECIDING = ("exchange", "deferred", "hand_over")
 
@@ -82,17 +82,6 @@ def told(event: Event, catalogue: Catalogue, action: ActionRecord | None = None)
 def happened(one: Happened, catalogue: Catalogue) -> Step:
     """The same for an event that was read with its action."""
     return told(one.event, catalogue, one.action)
-
-
-def asked_for(event: Event, action: ActionRecord | None = None) -> ActionDetails | None:
-    """What the agent asked for, as far as it could be read."""
-    asked = action.details if action is not None else event.data.get("asked")
-    try:
-        if isinstance(asked, dict):
-            return stored_action(strict_json.write(asked))
-        return stored_action(asked) if isinstance(asked, str) else None
-    except (NotAValue, Refusal):
-        return None
 
 
 def state_in_words(action: ActionRecord) -> str:
