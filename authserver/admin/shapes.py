@@ -200,5 +200,6 @@ class VerifiedAudit:
     unsealed: int
     removed_by_retention: int
     heads: int
+    lost_in_restores: Sequence[Sequence[int]]
     root_hash: str
     problems: Sequence[str]

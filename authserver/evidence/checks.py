@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, func, select
 
 from authserver import stream
 from authserver.administration import gaps
@@ -183,21 +183,20 @@ def one_workload_each(facts: Facts) -> tuple[bool, str, str]:
     return not shared, f"workloads of more than one agent: {_some(row.subject for row in shared)}", "agents"
 
 
+def _enabled_agents(facts: Facts, *conditions: ColumnElement[bool]) -> list[str]:
+    query = select(_AGENTS.c.client_id).where(_AGENTS.c.disabled_at.is_(None), *conditions)
+    return list(facts.connection.scalars(query))
+
+
 def owned_agents(facts: Facts) -> tuple[bool, str, str]:
     """Every agent that may act has an owner."""
-    enabled = _AGENTS.c.disabled_at.is_(None)
-    names = facts.connection.scalars(
-        select(_AGENTS.c.client_id).where(enabled, _AGENTS.c.owner.is_(None))
-    ).all()
+    names = _enabled_agents(facts, _AGENTS.c.owner.is_(None))
     return not names, f"agents without an owner: {_some(names)}", "agents: owner"
 
 
 def agents_bounded(facts: Facts) -> tuple[bool, str, str]:
     """Agents are registered for the actions that they are for."""
-    enabled = _AGENTS.c.disabled_at.is_(None)
-    names = facts.connection.scalars(
-        select(_AGENTS.c.client_id).where(enabled, _AGENTS.c.actions.is_(None))
-    ).all()
+    names = _enabled_agents(facts, _AGENTS.c.actions.is_(None))
     return not names, f"agents that may be delegated any action: {_some(names)}", "agents: actions"
 
 
@@ -205,10 +204,7 @@ def stale_agents(facts: Facts) -> tuple[bool, str, str]:
     """No agent that nobody uses is left enabled."""
     used = select(_ACTIONS.c.client_id).where(_ACTIONS.c.issued_at > facts.now - _UNUSED)
     old = _AGENTS.c.created_at < facts.now - _UNUSED
-    idle = select(_AGENTS.c.client_id).where(
-        _AGENTS.c.disabled_at.is_(None), old, _AGENTS.c.client_id.not_in(used)
-    )
-    names = facts.connection.scalars(idle).all()
+    names = _enabled_agents(facts, old, _AGENTS.c.client_id.not_in(used))
     return (
         not names,
         f"enabled agents that did nothing in {_UNUSED.days} days: {_some(names)}",

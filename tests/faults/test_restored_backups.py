@@ -14,6 +14,7 @@ from authserver import api_tokens, restore, stream
 from authserver.accounts.api_tokens import list_all as list_tokens
 from authserver.audit.heads import read_file
 from authserver.audit.verification import Verified, verify
+from authserver.consent import Granted
 from authserver.register import disable_agent, disable_resource_server
 from authserver.revoke import Target, revoke
 from authserver.seal import seal
@@ -57,6 +58,17 @@ def back_up(url: str, folder: Path) -> Path:
     with sqlite3.connect(str(make_url(url).database)) as source, sqlite3.connect(backup) as copy:
         source.backup(copy)
     return backup
+
+
+def after_a_lost_exchange(world: World, url: str, folder: Path) -> Granted:
+    """A grant whose one exchange came after the back-up that was put back."""
+    granted = world.granted()
+    tend(world)
+    backup = back_up(url, folder)
+    world.exchange(granted.grant)
+    tend(world)
+    put_back(world, url, backup)
+    return granted
 
 
 def verified(world: World, folder: Path) -> Verified:
@@ -119,12 +131,7 @@ def test_F15_an_old_back_up_mints_nothing_until_it_is_told(sqlite_url: str, tmp_
 
 def test_F15_the_operator_may_accept_the_loss_and_the_audit_says_so(sqlite_url: str, tmp_path: Path) -> None:
     with kept(sqlite_url, tmp_path) as world:
-        granted = world.granted()
-        tend(world)
-        backup = back_up(sqlite_url, tmp_path)
-        world.exchange(granted.grant)
-        tend(world)
-        put_back(world, sqlite_url, backup)
+        granted = after_a_lost_exchange(world, sqlite_url, tmp_path)
         assert restore.look(world.services) is not None
         restore.restore(world.services, None, by="operator:night", now=world.clock.now())
         assert world.exchange(granted.grant).status_code == 200
@@ -167,12 +174,7 @@ def test_F15_a_server_that_went_on_from_the_back_up_without_being_told_is_found(
     sqlite_url: str, tmp_path: Path
 ) -> None:
     with kept(sqlite_url, tmp_path) as world:
-        granted = world.granted()
-        tend(world)
-        backup = back_up(sqlite_url, tmp_path)
-        world.exchange(granted.grant)
-        tend(world)
-        put_back(world, sqlite_url, backup)
+        granted = after_a_lost_exchange(world, sqlite_url, tmp_path)
         for _ in range(3):  # by a process that does not look
             world.granted()
             seal(world.services, world.clock.now())
