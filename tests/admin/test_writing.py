@@ -1,6 +1,7 @@
 """Changes through the API: done once, on what the caller saw, and told to the audit with what was before."""
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,21 @@ def test_a_simulation_says_what_a_draft_would_have_decided(sqlite_world: World) 
     assert found["changes"] == [{"before": "permit", "after": "forbid", "count": 1}]
     assert found["examples"][0]["client_id"] == "basket-helper"
     is_problem(viewer.ask("POST", "/policies/simulate", json={"states": {"none": "enforce"}}), 404)
+
+
+@pytest.mark.parametrize(
+    "period",
+    [
+        {"until": "0001-01-01T00:00:00Z"},
+        {"until": "0001-01-07T23:59:59Z"},
+        {"since": "9999-12-31T23:59:59Z"},
+        {"since": "2026-02-01T00:00:00Z", "until": "2026-01-01T00:00:00Z"},
+    ],
+)
+def test_a_simulation_of_a_time_without_decisions_has_none(
+    clients: Callable[[Role], Client], period: dict[str, str]
+) -> None:
+    assert clients(Role.VIEWER).post("/policies/simulate", period)["decisions"] == 0
 
 
 def test_separation_of_duties_asks_for_two_people_where_the_configuration_does(
