@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, func, select
 
-from authserver.audit import batches, heads
+from authserver.audit import batches, deliveries, heads
 from authserver.audit.events import Record
 from authserver.audit.tree import Tree
 from authserver.audit.verification import RETENTION
@@ -15,6 +15,7 @@ _BATCH = 2_000
 _EVENTS, _RETENTION = table_of(AuditEvent), table_of(AuditRetention)
 _REMOVED_AT_ONCE = 500
 _BATCHES_AT_ONCE = 1_000
+_LATE_BATCHES = 100  # after which nothing is that late any more
 
 
 def seal(services: Services, now: datetime) -> int:
@@ -46,26 +47,34 @@ def seal(services: Services, now: datetime) -> int:
 def remove_old(services: Services, now: datetime) -> int:
     """Take away the events of batches that were sealed longer ago than they are kept; returns how many.
 
-    Their leaves stay, so that what is left, and any copy of what is gone, can still be held to the heads.
+    Their leaves stay, so that what is left, and any copy of what is gone, can still be held to the heads. What a
+    configured stream has not taken yet stays too, however old it is.
     """
     days = services.settings.audit.keep_days
     if not days:
         return 0
     before = now - timedelta(days=days)
-    services.database.write(lambda connection: _announce(connection, before, now))
+    streams = [f"stream:{stream.name}" for stream in services.settings.audit.streams]
+    services.database.write(lambda connection: _announce(connection, streams, before, now))
     removed = 0
     while some := services.database.write(_remove_some):
         removed += some
     return removed
 
 
-def _announce(connection: Connection, removed_before: datetime, now: datetime) -> None:
-    """Say that all batches sealed before then go, where there are such that did not go yet."""
+def _announce(connection: Connection, streams: list[str], removed_before: datetime, now: datetime) -> None:
+    """Say that all batches go that were sealed before then and that every stream has, where there are such."""
     kept_from = connection.scalar(select(func.max(_RETENTION.c.below))) or 0
     old = [b for b in batches.after(connection, kept_from, _BATCHES_AT_ONCE) if b.sealed_at < removed_before]
+    reached = deliveries.reached(connection, streams)
+    if reached is not None:
+        old = [batch for batch in old if batch.tree.size <= reached]
     if not old:
         return
     below, highest = old[-1].tree.size, max(leaf.event_id for batch in old for leaf in batch.leaves)
+    # What was committed late has a lower number, and is in a later batch: it goes with that one.
+    later = batches.after(connection, below, _LATE_BATCHES)
+    highest = min([highest, *(leaf.event_id - 1 for batch in later for leaf in batch.leaves)])
     row = {"below": below, "highest_id": highest, "removed_before": removed_before}
     connection.execute(_RETENTION.insert(), row)
     Record(RETENTION).changed(connection, now, below=below, removed_before=removed_before.isoformat())

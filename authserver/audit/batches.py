@@ -22,6 +22,7 @@ _BATCHES, _EVENTS = table_of(AuditBatch), table_of(AuditEvent)
 # A transaction that has taken a number ends within seconds, whatever becomes of it (`database.statement_timeout`).
 _LATEST_COMMIT = timedelta(minutes=10)
 _MOST_GAPS = 10_000
+_LATE_BATCHES = 20
 _AT_ONCE = 500  # parameters of one statement; SQLite takes 32,766
 _ID_BYTES = 8
 _MEMBERS = ("id", "at", "event", "client_id", "delegation_id", "action_id", "rule", "data")
@@ -153,9 +154,9 @@ def lag(connection: Connection, now: datetime) -> tuple[int, float]:
 
 
 def _highest_sealed(connection: Connection) -> int:
-    # The last leaf but for late ones, which are at the beginning of a batch.
-    newest = connection.scalar(select(_BATCHES.c.event_ids).order_by(_BATCHES.c.first.desc()).limit(1))
-    return max(numbers(newest)) if newest else 0
+    # Of several batches, since one may have nothing but late events in it.
+    newest = select(_BATCHES.c.event_ids).order_by(_BATCHES.c.first.desc()).limit(_LATE_BATCHES)
+    return max((max(numbers(event_ids)) for event_ids in connection.scalars(newest) if event_ids), default=0)
 
 
 def _gaps(connection: Connection, now: datetime) -> list[int]:

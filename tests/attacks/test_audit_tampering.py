@@ -14,8 +14,10 @@ from authserver.audit import batches, heads
 from authserver.audit.export import exported
 from authserver.audit.export import heads as all_heads
 from authserver.audit.verification import Verified, verify, verify_export
+from authserver.config import AuditStreamSettings
 from authserver.schema import AuditBatch, AuditEvent, table_of
 from authserver.seal import remove_old, seal
+from authserver.stream import deliver
 from authserver.tokens.signing_keys import all_public
 from tests.world import World
 
@@ -203,6 +205,7 @@ def test_an_event_that_is_committed_late_is_sealed_all_the_same(sealed: World) -
     assert seal(sealed.services, sealed.clock.now()) == 1
     sealed.services.database.write(lambda c: c.execute(insert(EVENTS), {**row, "id": taken}))
     assert seal(sealed.services, sealed.clock.now()) == 1
+    assert seal(sealed.services, sealed.clock.now()) == 0
     result = sealed.services.database.read(lambda connection: found(sealed, connection))
     assert (result.problems, result.unsealed) == ([], 0)
 
@@ -224,3 +227,47 @@ def test_what_retention_took_away_is_told_from_what_somebody_removed(sealed: Wor
         newest = connection.scalar(select(EVENTS.c.id).order_by(EVENTS.c.id.desc()))
         connection.execute(delete(EVENTS).where(EVENTS.c.id == newest))
         assert found(sealed, connection).problems
+
+
+def test_retention_leaves_what_a_stream_has_not_taken_yet(sealed: World, tmp_path: Path) -> None:
+    settings, target = sealed.services.settings, tmp_path / "not-there-yet" / "events"
+    stream = AuditStreamSettings(name="archive", kind="file", file=target)
+    audit = settings.audit.model_copy(update={"keep_days": 30, "streams": (stream,)})
+    object.__setattr__(sealed.services, "settings", settings.model_copy(update={"audit": audit}))
+    before = len(sealed.events())
+    sealed.clock.advance(days=31)
+    assert deliver(sealed.services, sealed.clock.now()) == 0
+    assert remove_old(sealed.services, sealed.clock.now()) == 0
+    target.parent.mkdir()
+    sealed.clock.advance(seconds=60)
+    while deliver(sealed.services, sealed.clock.now()):
+        pass
+    assert len(target.read_text().splitlines()) == before
+    assert remove_old(sealed.services, sealed.clock.now()) == before
+
+
+def two_numbers(connection: Connection) -> tuple[int, int]:
+    """The numbers of two events that are still to be written."""
+    if connection.dialect.name == "postgresql":
+        following = text("SELECT nextval('audit_events_id_seq')")
+        return connection.scalar(following) or 0, connection.scalar(following) or 0
+    newest = connection.scalar(select(EVENTS.c.id).order_by(EVENTS.c.id.desc())) or 0
+    return newest + 1, newest + 2
+
+
+def test_retention_leaves_what_was_committed_late_and_is_in_a_later_batch(sealed: World) -> None:
+    settings = sealed.services.settings
+    keeping = settings.model_copy(update={"audit": settings.audit.model_copy(update={"keep_days": 30})})
+    object.__setattr__(sealed.services, "settings", keeping)
+    row = sealed.services.database.read(lambda c: c.execute(select(EVENTS).limit(1)).one())._mapping
+    late, later = sealed.services.database.write(two_numbers)
+    sealed.services.database.write(lambda c: c.execute(insert(EVENTS), {**row, "id": later}))
+    seal(sealed.services, sealed.clock.now())
+    sealed.services.database.write(lambda c: c.execute(insert(EVENTS), {**row, "id": late}))
+    sealed.clock.advance(seconds=60)
+    seal(sealed.services, sealed.clock.now())
+    sealed.clock.advance(days=30, seconds=-30)
+    assert remove_old(sealed.services, sealed.clock.now()) > 0
+    seal(sealed.services, sealed.clock.now())
+    result = sealed.services.database.read(lambda connection: found(sealed, connection))
+    assert result.problems == []
