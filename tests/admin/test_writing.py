@@ -8,10 +8,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from authserver.actors import agents
 from authserver.administration.roles import Role
+from authserver.db import unavailable
 from authserver.ledger import idempotency
 from authserver.schema import IdempotencyKey, table_of
 from tests.admin.scene import Client, agent, client_of, is_problem
@@ -242,6 +243,43 @@ def test_a_key_whose_request_was_cut_short_is_not_done_again(world: World, owner
     world.clock.advance(days=2)
     world.services.database.write(lambda c: idempotency.prune(c, world.clock.now(), 100))
     is_problem(owner.ask("POST", "/agents", json=agent("cut"), headers={"Idempotency-Key": "k-4"}), 409)
+
+
+@pytest.fixture
+def lost(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Lets the answer to one commit be lost: of the transaction that writes an audit event of that name."""
+    write, due = world.services.database.write, set[str]()
+
+    def write_and_lose(work: Callable[[Connection], Any]) -> Any:
+        before = len(world.events())
+        result = write(work)
+        if due & {event["event"] for event in world.events()[before:]}:
+            due.clear()
+            raise unavailable()
+        return result
+
+    monkeypatch.setattr(world.services.database, "write", write_and_lose)
+    return due.add
+
+
+def test_what_was_made_although_the_answer_says_503_is_not_made_again(
+    world: World, owner: Client, lost: Callable[[str], None]
+) -> None:
+    keys = len(owner.get("/keys")["items"])
+    lost("key.created")
+    is_problem(owner.ask("POST", "/keys/rotate", json={}, headers={"Idempotency-Key": "k-6"}), 503)
+    is_problem(owner.ask("POST", "/keys/rotate", json={}, headers={"Idempotency-Key": "k-6"}), 409)
+    assert len(owner.get("/keys")["items"]) == keys + 1
+
+
+def test_what_ends_something_can_be_sent_again_after_a_503(
+    world: World, owner: Client, lost: Callable[[str], None]
+) -> None:
+    granted, body = world.granted(), {"agent": "basket-helper", "reason": "woken at night"}
+    lost("revocation")
+    is_problem(owner.ask("POST", "/revocations", json=body, headers={"Idempotency-Key": "k-7"}), 503)
+    assert owner.post("/revocations", body, Idempotency_Key="k-7")["kind"] == "agent"
+    world.refuses(world.exchange(granted.grant), "invalid_request")
 
 
 def test_many_at_once_with_one_key_make_one_delegation(world: World, owner: Client) -> None:
