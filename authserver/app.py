@@ -234,7 +234,7 @@ def _refused(refusal: Refusal) -> Response:
         answers.speak(answers.services_here(), request)
         return answers.refusal_page(refusal)
     # Contract §7, §10: where settlement is, and for administrators, every error is problem details.
-    problems = settlement.is_at(request.path) or "/api/v1/" in request.path
+    problems = settlement.is_at(request.path) or "/api/v1/" in f"{request.path}/"
     shape = settlement.problem_answer if problems else error_answer
     return shape(refusal)
 

@@ -7,7 +7,8 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from typing import Self
 
 from sqlalchemy import Connection, func, select
 
@@ -23,7 +24,7 @@ from authserver.policy.cedar_text import Policy
 from authserver.policy.decide import Allowance, Situation, Spent, with_facts
 from authserver.policy.details import ActionDetails, stored_action
 from authserver.policy.facts import Facts
-from authserver.policy.reading import instant_text
+from authserver.policy.reading import instant_text, read_instant
 from authserver.schema import Action, Delegation, Transfer, table_of
 from authserver.services import Services
 
@@ -34,6 +35,7 @@ PERMIT, FORBID, APPROVAL = "permit", "forbid", "approval"
 _ALWAYS_TOLD = frozenset(
     {"amount", "currency", "merchant", "category", "country", "chain_depth", "dpop", "task"}
 )
+_WEEK, _EARLIEST = timedelta(days=7), datetime.min.replace(tzinfo=UTC)
 _TRANSFERS, _ACTIONS, _DELEGATIONS = table_of(Transfer), table_of(Action), table_of(Delegation)
 
 
@@ -43,6 +45,14 @@ class Period:
 
     since: datetime
     until: datetime
+
+    @classmethod
+    def read(cls, unverified_since: str | None, unverified_until: str | None, now: datetime) -> Self:
+        """Read one; by default it ends now, and begins a week before its end. Raises `NotAValue`."""
+        until = read_instant(unverified_until) if unverified_until else now
+        # There is no week before the first year.
+        week_before = max(until, _EARLIEST + _WEEK) - _WEEK
+        return cls(read_instant(unverified_since) if unverified_since else week_before, until)
 
 
 @dataclass(frozen=True, slots=True)

@@ -272,7 +272,7 @@ class PolicyCheck(Sent):
 class PolicySimulation(Sent):
     """Other policies than those in force: sets in other states, or one with another text; and for which decisions."""
 
-    states: dict[Text, StateName] = Field(default_factory=dict)
+    states: dict[str, StateName] = Field(default_factory=dict)
     draft: PolicyText | None = None
     since: Time | None = None
     until: Time | None = None

@@ -2,7 +2,8 @@
 
 The key is taken before anything is done, and keeps the answer, sealed, when it is done. One that was taken and has no
 answer stands for a request that is under way, or that was cut short: nobody knows what came of it, so it is not done
-again.
+again. What was refused leaves its key free. So does what failed with 503, unless it makes something new: the commit may
+be there although its answer was lost, and to end or to pause something twice harms nobody.
 """
 
 import base64
@@ -15,7 +16,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from authserver import strict_json
-from authserver.admin.operations import Call, Reply, conflict
+from authserver.admin.operations import Call, Operation, Reply, conflict
 from authserver.errors import Refusal
 from authserver.ledger import idempotency
 from authserver.ledger.idempotency import KEPT, Earlier, Request
@@ -34,20 +35,21 @@ class _Owned:
         return f"api-answer:{self.caller}:{self.request.key}"
 
 
-def once(call: Call, operation: str, body: Mapping[str, object], run: Callable[[], Reply]) -> Reply:
+def once(call: Call, operation: Operation, body: Mapping[str, object], run: Callable[[], Reply]) -> Reply:
     """Run it, or give the answer of its first run. Raises `Refusal`: 409 and 422 for the key, and what `run` raises."""
     key = idempotency.parse_key(call.request.headers.get("Idempotency-Key"))
     if key is None:
         return run()
-    same = json.dumps([operation, dict(call.path), body], sort_keys=True).encode()
+    same = json.dumps([operation.name, dict(call.path), body], sort_keys=True).encode()
     owned = _Owned(call.services, f"api:{call.caller.by}", Request(key, hashlib.sha256(same).digest()))
     earlier = call.services.database.write(lambda connection: _take(connection, owned, call.now))
     if earlier is not None:
         return _again(owned, earlier)
     try:
         reply = run()
-    except Refusal:
-        call.services.database.write(lambda connection: idempotency.forget(connection, owned.caller, key))
+    except Refusal as refusal:
+        if refusal.status < 500 or operation.status != 201:
+            call.services.database.write(lambda connection: idempotency.forget(connection, owned.caller, key))
         raise
     sealed = _sealed(owned, reply)
     call.services.database.write(

@@ -196,7 +196,7 @@ def _done(operation: Operation, call: Call) -> Reply:
     if not operation.once:
         return run()
     body = {} if call.body is None else call.body.model_dump(exclude_unset=True)
-    return once(call, operation.name, body, run)
+    return once(call, operation, body, run)
 
 
 def _in_words(operation: Operation, call: Call) -> Reply:

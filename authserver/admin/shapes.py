@@ -119,7 +119,7 @@ class CatalogueItem(Shown):
 
 
 @dataclass(frozen=True, slots=True)
-class PolicySet:
+class PolicySet(Shown):
     """One set of policies and how far it has come."""
 
     set: str

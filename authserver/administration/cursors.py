@@ -4,7 +4,7 @@ So a page shows nothing twice and leaves nothing out, whatever is added meanwhil
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import reduce
@@ -57,13 +57,13 @@ class Order:
 
     def cursor_of(self, row: Any) -> str:
         """The place of a row, as text."""
-        place = [_plain(getattr(row, column.name)) for column in self.columns]
-        return base64.urlsafe_b64encode(strict_json.write(place).encode()).rstrip(b"=").decode()
+        return _written([_plain(getattr(row, column.name)) for column in self.columns])
 
     def _beyond(self, unverified: str | None) -> ColumnElement[bool]:
         if unverified is None:
             return true()
-        place = self._read(unverified)
+        read = _read(unverified, len(self.columns))
+        place = [_value(column, value) for column, value in zip(self.columns, read, strict=True)]
         # Not as a row value: SQLite would convert nothing in it.
         steps = [
             and_(*(c == v for c, v in zip(self.columns[:n], place, strict=False)), self._after(n, place[n]))
@@ -75,17 +75,35 @@ class Order:
         column = self.columns[number]
         return column < value if self.descending else column > value
 
-    def _read(self, unverified: str) -> list[object]:
-        try:
-            padded = unverified.encode("ascii") + b"=" * (-len(unverified) % 4)
-            place = strict_json.parse(
-                base64.b64decode(padded, altchars=b"-_", validate=True), max_bytes=_LONGEST
-            )
-        except (ValueError, JsonRefused) as error:
-            raise _no_cursor() from error
-        if not isinstance(place, list) or len(place) != len(self.columns):
+
+def page_of_named(items: Mapping[str, Item], limit: int, unverified_cursor: str | None) -> Page[Item]:
+    """The same of what is all in memory: up to `limit` items, by their names, after the one that the cursor names.
+
+    Raises `Refusal` (`invalid_request`) for what is no cursor of this list.
+    """
+    names, start = list(items), 0
+    if unverified_cursor is not None:
+        (name,) = _read(unverified_cursor, 1)
+        if name not in names:
             raise _no_cursor()
-        return [_value(column, value) for column, value in zip(self.columns, place, strict=True)]
+        start = names.index(str(name)) + 1
+    shown, more = names[start : start + limit], len(names) > start + limit
+    return Page([items[name] for name in shown], _written([shown[-1]]) if more else None)
+
+
+def _written(place: list[object]) -> str:
+    return base64.urlsafe_b64encode(strict_json.write(place).encode()).rstrip(b"=").decode()
+
+
+def _read(unverified: str, length: int) -> list[object]:
+    try:
+        padded = unverified.encode("ascii") + b"=" * (-len(unverified) % 4)
+        place = strict_json.parse(base64.b64decode(padded, altchars=b"-_", validate=True), max_bytes=_LONGEST)
+    except (ValueError, JsonRefused) as error:
+        raise _no_cursor() from error
+    if not isinstance(place, list) or len(place) != length:
+        raise _no_cursor()
+    return place
 
 
 def _plain(value: object) -> object:

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, Select, and_, exists, func, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, and_, exists, or_, select
 
 from authserver.accounts import users
 from authserver.administration import shown
@@ -29,6 +29,7 @@ from authserver.administration.items import (
     Shown,
     UserItem,
 )
+from authserver.administration.looked_for import holds, json_holds
 from authserver.administration.windows import window_since
 from authserver.approvals.records import ApprovalRecord
 from authserver.audit.events import event_of
@@ -116,11 +117,7 @@ def _is(column: Column[Any]) -> Filter:
 
 
 def _holds(*columns: Column[Any]) -> Filter:
-    def holds(_looked: Looked, value: str) -> ColumnElement[bool]:
-        inside = (func.lower(column).contains(value.lower(), autoescape=True) for column in columns)
-        return or_(*inside)
-
-    return holds
+    return lambda _looked, value: holds(value, *columns)
 
 
 def _is_disabled(column: Column[Any]) -> Filter:
@@ -264,7 +261,7 @@ EVENTS: Listing[EventItem] = Listing(
         "client_id": _is(_EVENTS.c.client_id),
         "delegation_id": _is(_EVENTS.c.delegation_id),
         "action_id": _is(_EVENTS.c.action_id),
-        "q": _holds(_EVENTS.c.data),
+        "q": lambda _looked, value: json_holds(value, _EVENTS.c.data),
         "since": partial(_event_bound, until=False),
         "until": partial(_event_bound, until=True),
     },

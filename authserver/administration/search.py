@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, func, or_, select
+from sqlalchemy import Connection, select
 
+from authserver.administration.looked_for import holds
 from authserver.schema import Action, Agent, Delegation, EndedTask, ResourceServer, User, table_of
 
 _AGENTS, _USERS, _SERVERS = table_of(Agent), table_of(User), table_of(ResourceServer)
@@ -57,12 +58,12 @@ def search(connection: Connection, unverified: str, most: int) -> Found:
 
 def _agents(connection: Connection, text: str, most: int) -> list[Hit]:
     columns = (_AGENTS.c.client_id, _AGENTS.c.name, _AGENTS.c.subject)
-    query = select(*columns).where(_holds(text, *columns)).order_by(_AGENTS.c.client_id).limit(most)
+    query = select(*columns).where(holds(text, *columns)).order_by(_AGENTS.c.client_id).limit(most)
     return [Hit(row.client_id, row.name, row.subject) for row in connection.execute(query)]
 
 
 def _users(connection: Connection, text: str, most: int) -> list[Hit]:
-    named = _holds(text, _USERS.c.username, _USERS.c.name) | (_USERS.c.user_id == text)
+    named = holds(text, _USERS.c.username, _USERS.c.name) | (_USERS.c.user_id == text)
     columns = (_USERS.c.user_id, _USERS.c.username, _USERS.c.name)
     query = select(*columns).where(named).order_by(_USERS.c.username).limit(most)
     return [Hit(row.user_id, row.name, row.username) for row in connection.execute(query)]
@@ -70,7 +71,7 @@ def _users(connection: Connection, text: str, most: int) -> list[Hit]:
 
 def _servers(connection: Connection, text: str, most: int) -> list[Hit]:
     columns = (_SERVERS.c.id, _SERVERS.c.identifier, _SERVERS.c.name)
-    query = select(*columns).where(_holds(text, *columns)).order_by(_SERVERS.c.identifier).limit(most)
+    query = select(*columns).where(holds(text, *columns)).order_by(_SERVERS.c.identifier).limit(most)
     return [Hit(row.id, row.name, row.identifier) for row in connection.execute(query)]
 
 
@@ -100,7 +101,3 @@ def _tasks(connection: Connection, text: str) -> list[Hit]:
     is_known = any(connection.scalar(place) is not None for place in places)
     over = select(_ENDED_TASKS.c.party).where(_ENDED_TASKS.c.task_id == text).limit(1)
     return [Hit(text, text)] if is_known or connection.scalar(over) is not None else []
-
-
-def _holds(text: str, *columns: ColumnElement[str]) -> ColumnElement[bool]:
-    return or_(*(func.lower(column).contains(text.lower(), autoescape=True) for column in columns))

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -25,7 +25,6 @@ from authserver.policies import states
 from authserver.policies.files import PolicyFile, put_in_force, read_files
 from authserver.policies.states import State
 from authserver.policy.cedar_text import Policy, PolicyError
-from authserver.policy.reading import read_instant
 from authserver.services import Services, load_policies
 from authserver.values import NotAValue
 
@@ -97,8 +96,7 @@ def _known(said: Mapping[str, State], files: Sequence[PolicyFile]) -> None:
 
 def _period(now: datetime, since: str | None, until: str | None) -> simulation.Period:
     try:
-        end = read_instant(until) if until else now
-        return simulation.Period(read_instant(since) if since else end - timedelta(days=7), end)
+        return simulation.Period.read(since, until, now)
     except NotAValue as error:
         raise Failed(f"--from and --to: {error}") from error
 

@@ -1,6 +1,7 @@
 """Lists: pages that nothing disturbs, filters that mean what they say, on both databases."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from tests.approving import asked_above_fifty, waits
 from tests.attacks.making import handed_on
 from tests.settling import redeemed, settle, token_of
 from tests.world import BASKET_HELPER, World
+
+Clients = Callable[[Role], Client]
 
 
 @pytest.fixture
@@ -73,6 +76,20 @@ def test_delegations_actions_redemptions_and_events_come_in_pages_the_newest_fir
     assert all_of(owner, "/audit-events", 2, event="exchange.permitted", delegation_id=granted[0].grant_id)
 
 
+@pytest.mark.parametrize(
+    ("path", "name"), [("/catalogue", "name"), ("/policies", "set"), ("/trust-domains", "name")]
+)
+def test_what_stands_in_files_comes_in_pages_like_every_list(clients: Clients, path: str, name: str) -> None:
+    viewer = clients(Role.VIEWER)
+    everything = viewer.get(path)
+    assert everything["items"]
+    assert everything["next_cursor"] is None
+    assert all_of(viewer, path, 1) == all_of(viewer, path, 2) == everything["items"]
+    assert viewer.get(path, limit=1)["items"][0][name]
+    for cursor in ("none", "WzFd", "WyJub25lIl0", "W1siYSJdXQ"):  # the last two: ["none"] and [["a"]]
+        is_problem(viewer.ask("GET", path, params={"cursor": cursor}), 422)
+
+
 def test_events_are_found_by_when_they_were_written(world: World, owner: Client) -> None:
     before = owner.get("/audit-events", limit=1)["items"][0]
     world.clock.advance(hours=1)
@@ -112,6 +129,18 @@ def test_A123_a_wildcard_is_found_where_it_really_is(owner: Client) -> None:
     owner.post("/agents", agent("even", name="100 offxpeak"), status=201)
     for text in ("100%", "off_peak", "OFF_PEAK"):
         assert [one["client_id"] for one in owner.get("/agents", q=text)["items"]] == ["odd"]
+
+
+def test_A123_a_search_finds_the_letters_of_every_alphabet(world: World, owner: Client) -> None:
+    names = {"emile": "Émile Straße", "zoe": "ZOË Q", "quoted": 'Bob "the \\ Builder"'}
+    for client_id, name in names.items():
+        owner.post("/agents", agent(client_id, name=name), status=201)
+        for text in (name, name[1:]):
+            assert [one["client_id"] for one in owner.get("/agents", q=text)["items"]] == [client_id], text
+            found = owner.get("/audit-events", q=text)["items"]
+            assert [one["client_id"] for one in found] == [client_id], text
+    if not world.services.database.is_sqlite:
+        assert [one["client_id"] for one in owner.get("/agents", q="zoë q")["items"]] == ["zoe"]
 
 
 def test_A123_a_filter_compares_text_and_nothing_else(world: World, owner: Client) -> None:

@@ -190,6 +190,7 @@ def test_A120_what_is_not_there_is_not_told_from_what_never_was(clients: Clients
     is_problem(viewer.ask("GET", "/audit-events/99999999999999999999"), 404)
     is_problem(viewer.ask("GET", "/nothing"), 404)
     is_problem(viewer.ask("GET", "/agents/"), 404)
+    is_problem(viewer.ask("GET", ""), 404)
 
 
 def test_A122_no_secret_is_in_any_answer_that_reads_nor_in_the_audit(clients: Clients) -> None:

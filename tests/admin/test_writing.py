@@ -1,16 +1,18 @@
 """Changes through the API: done once, on what the caller saw, and told to the audit with what was before."""
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from authserver.actors import agents
 from authserver.administration.roles import Role
+from authserver.db import unavailable
 from authserver.ledger import idempotency
 from authserver.schema import IdempotencyKey, table_of
 from tests.admin.scene import Client, agent, client_of, is_problem
@@ -243,6 +245,43 @@ def test_a_key_whose_request_was_cut_short_is_not_done_again(world: World, owner
     is_problem(owner.ask("POST", "/agents", json=agent("cut"), headers={"Idempotency-Key": "k-4"}), 409)
 
 
+@pytest.fixture
+def lost(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Lets the answer to one commit be lost: of the transaction that writes an audit event of that name."""
+    write, due = world.services.database.write, set[str]()
+
+    def write_and_lose(work: Callable[[Connection], Any]) -> Any:
+        before = len(world.events())
+        result = write(work)
+        if due & {event["event"] for event in world.events()[before:]}:
+            due.clear()
+            raise unavailable()
+        return result
+
+    monkeypatch.setattr(world.services.database, "write", write_and_lose)
+    return due.add
+
+
+def test_what_was_made_although_the_answer_says_503_is_not_made_again(
+    world: World, owner: Client, lost: Callable[[str], None]
+) -> None:
+    keys = len(owner.get("/keys")["items"])
+    lost("key.created")
+    is_problem(owner.ask("POST", "/keys/rotate", json={}, headers={"Idempotency-Key": "k-6"}), 503)
+    is_problem(owner.ask("POST", "/keys/rotate", json={}, headers={"Idempotency-Key": "k-6"}), 409)
+    assert len(owner.get("/keys")["items"]) == keys + 1
+
+
+def test_what_ends_something_can_be_sent_again_after_a_503(
+    world: World, owner: Client, lost: Callable[[str], None]
+) -> None:
+    granted, body = world.granted(), {"agent": "basket-helper", "reason": "woken at night"}
+    lost("revocation")
+    is_problem(owner.ask("POST", "/revocations", json=body, headers={"Idempotency-Key": "k-7"}), 503)
+    assert owner.post("/revocations", body, Idempotency_Key="k-7")["kind"] == "agent"
+    world.refuses(world.exchange(granted.grant), "invalid_request")
+
+
 def test_many_at_once_with_one_key_make_one_delegation(world: World, owner: Client) -> None:
     body = {"user": "ada", "agent": "basket-helper", "authorization_details": [world.delegation()]}
 
@@ -278,6 +317,21 @@ def test_a_simulation_says_what_a_draft_would_have_decided(sqlite_world: World) 
     assert found["changes"] == [{"before": "permit", "after": "forbid", "count": 1}]
     assert found["examples"][0]["client_id"] == "basket-helper"
     is_problem(viewer.ask("POST", "/policies/simulate", json={"states": {"none": "enforce"}}), 404)
+
+
+@pytest.mark.parametrize(
+    "period",
+    [
+        {"until": "0001-01-01T00:00:00Z"},
+        {"until": "0001-01-07T23:59:59Z"},
+        {"since": "9999-12-31T23:59:59Z"},
+        {"since": "2026-02-01T00:00:00Z", "until": "2026-01-01T00:00:00Z"},
+    ],
+)
+def test_a_simulation_of_a_time_without_decisions_has_none(
+    clients: Callable[[Role], Client], period: dict[str, str]
+) -> None:
+    assert clients(Role.VIEWER).post("/policies/simulate", period)["decisions"] == 0
 
 
 def test_separation_of_duties_asks_for_two_people_where_the_configuration_does(

@@ -321,8 +321,9 @@ def test_simulate_takes_sets_as_if_they_were_enforced_or_drafted(
     assert simulated(world, manage, tmp_path, "--enforce", "bars", "--examples", "1")["examples"][1:] == []
     assert "x: there is no such set" in manage.fails("policy", "simulate", "--draft", "x")
     assert "--from and --to" in manage.fails("policy", "simulate", "--from", "yesterday")
-    text = manage.prints("policy", "simulate", "--draft", "bars", "--to", "2020-01-01T00:00:00Z")
-    assert text == "0 decisions, of which 0 would have been others\n"
+    for until in ("2020-01-01T00:00:00Z", "0001-01-01T00:00:00Z"):
+        text = manage.prints("policy", "simulate", "--draft", "bars", "--to", until)
+        assert text == "0 decisions, of which 0 would have been others\n"
 
 
 # --- why ----------------------------------------------------------------------------------------------------------

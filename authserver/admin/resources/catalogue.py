@@ -1,14 +1,16 @@
 """`/catalogue`: every sensitive action, who answers for it, and where nobody does."""
 
+from authserver.admin.bodies import ListQuery
 from authserver.admin.operations import Call, Operation, Reply, shown
+from authserver.admin.resources.listing import page_of_all
 from authserver.admin.shapes import CatalogueItem, EscalationItem, PageOf
 from authserver.administration.gaps import Owned, owned
 from authserver.administration.roles import Permission
 
 
 def list_actions(call: Call) -> Reply:
-    """All of them, in the order of the catalogue."""
-    return Reply({"items": [one.to_json() for one in _all(call)], "next_cursor": None})
+    """A page of them, in the order of the catalogue."""
+    return page_of_all(call, _all(call), "name")
 
 
 def read_action(call: Call) -> Reply:
@@ -49,9 +51,10 @@ OPERATIONS = (
         "GET",
         "/catalogue",
         Permission.READ,
-        "All actions with who answers for each, and the roles that nobody can play.",
+        "A page of the actions with who answers for each, and the roles that nobody can play.",
         list_actions,
         PageOf[CatalogueItem],
+        query=ListQuery,
     ),
     Operation(
         "catalogue.read",

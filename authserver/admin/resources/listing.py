@@ -1,11 +1,14 @@
 """Lists and single records, which are alike for every resource."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from authserver.admin.bodies import ListQuery
 from authserver.admin.operations import Call, Operation, Reply, shown
 from authserver.admin.shapes import PageOf
+from authserver.administration.cursors import page_of_named
+from authserver.administration.items import Shown
 from authserver.administration.lists import Listing, one_of, page_of
 from authserver.administration.roles import Permission
 
@@ -64,3 +67,11 @@ class Resource:
             lambda connection: one_of(call.looked(connection), self.listing, value)
         )
         return shown(found, self.one)
+
+
+def page_of_all(call: Call, items: Iterable[Shown], name: str) -> Reply:
+    """A page of what files and settings say, in their order; the member `name` names an item."""
+    query = call.asked(ListQuery)
+    named = {str(getattr(item, name)): item for item in items}
+    page = page_of_named(named, query.limit, query.cursor)
+    return Reply({"items": [item.to_json() for item in page.items], "next_cursor": page.next_cursor})

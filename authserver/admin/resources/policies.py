@@ -1,14 +1,14 @@
 """`/policies`: the sets, whether they are sound, what they would have said, and how far each has come."""
 
 import time
-from datetime import datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import Connection
 
 from authserver import move_policies, simulate
-from authserver.admin.bodies import PolicyCheck, PolicySimulation, PolicyState, PolicyText
+from authserver.admin.bodies import ListQuery, PolicyCheck, PolicySimulation, PolicyState, PolicyText
 from authserver.admin.operations import Call, Operation, Reply, not_found
+from authserver.admin.resources.listing import page_of_all
 from authserver.admin.shapes import Checked, MovedSet, PageOf, PolicySet, Simulated
 from authserver.administration.roles import Permission, require
 from authserver.administration.windows import window_since
@@ -17,7 +17,6 @@ from authserver.policies import states
 from authserver.policies.files import InForce, PolicyFile, put_in_force, read_files
 from authserver.policies.states import State
 from authserver.policy.cedar_text import PolicyError, Problem, Source, read_policies
-from authserver.policy.reading import read_instant
 from authserver.simulate import Period, Simulation
 
 _MOST_DECISIONS = 20_000
@@ -25,18 +24,14 @@ _MOST_SECONDS = 3.0  # that one request may take; what is left out is said
 
 
 def list_sets(call: Call) -> Reply:
-    """All sets. Raises `PolicyError` where the files cannot be read."""
+    """A page of the sets. Raises `PolicyError` where the files cannot be read."""
     files = read_files(call.services.settings.policies.directory)
     moved = call.services.database.read(states.read_all)
-    items = [
-        {
-            "set": file.name,
-            "state": moved.get(file.name, file.state),
-            "policies": [policy.id for policy in file.policies],
-        }
+    sets = (
+        PolicySet(file.name, moved.get(file.name, file.state), [policy.id for policy in file.policies])
         for file in files
-    ]
-    return Reply({"items": items, "next_cursor": None})
+    )
+    return page_of_all(call, sets, "set")
 
 
 def check(call: Call) -> Reply:
@@ -66,7 +61,7 @@ def try_out(call: Call) -> Reply:
     """What other policies would have said."""
     body, started = call.sent(PolicySimulation), time.monotonic()
     found = Simulation(body.examples)
-    files, period = _files(call, body.draft), _period(call.now, body.since, body.until)
+    files, period = _files(call, body.draft), Period.read(body.since, body.until, call.now)
 
     def read(connection: Connection) -> bool:
         policies = _would_be(call, connection, files, body.states)
@@ -102,11 +97,6 @@ def _files(call: Call, draft: PolicyText | None) -> tuple[PolicyFile, ...]:
     return (*(file for file in files if file.name != draft.set), sent)
 
 
-def _period(now: datetime, since: str | None, until: str | None) -> Period:
-    end = read_instant(until) if until else now
-    return Period(read_instant(since) if since else end - timedelta(days=7), end)
-
-
 def move(call: Call) -> Reply:
     """Put a set into another state."""
     state = call.sent(PolicyState).state
@@ -129,9 +119,10 @@ OPERATIONS = (
         "GET",
         "/policies",
         Permission.READ,
-        "All sets of policies, and how far each has come.",
+        "A page of the sets of policies, and how far each has come.",
         list_sets,
         PageOf[PolicySet],
+        query=ListQuery,
     ),
     Operation(
         "policies.check",

@@ -1,8 +1,8 @@
 """`/actions`, `/redemptions` and `/approvals`: what was done, used and asked; and `/trust-domains`, who vouches."""
 
-from authserver.admin.bodies import ActionsQuery, ApprovalsQuery
+from authserver.admin.bodies import ActionsQuery, ApprovalsQuery, ListQuery
 from authserver.admin.operations import Call, Operation, Reply, shown
-from authserver.admin.resources.listing import Resource
+from authserver.admin.resources.listing import Resource, page_of_all
 from authserver.admin.shapes import PageOf
 from authserver.administration import lists
 from authserver.administration.items import ActionItem, ApprovalItem, RedemptionItem, TrustDomainItem
@@ -15,9 +15,8 @@ _APPROVALS = Resource("/approvals", "approval", lists.APPROVALS, ApprovalItem, A
 
 
 def list_domains(call: Call) -> Reply:
-    """All of them: they stand in the configuration."""
-    domains = trust_domains(call.services, call.now)
-    return Reply({"items": [domain.to_json() for domain in domains], "next_cursor": None})
+    """A page of them, as they stand in the configuration."""
+    return page_of_all(call, trust_domains(call.services, call.now), "name")
 
 
 def read_domain(call: Call) -> Reply:
@@ -35,9 +34,10 @@ OPERATIONS = (
         "GET",
         "/trust-domains",
         Permission.READ,
-        "The configured trust domains, and how old their keys are.",
+        "A page of the configured trust domains, and how old their keys are.",
         list_domains,
         PageOf[TrustDomainItem],
+        query=ListQuery,
     ),
     Operation(
         "trust_domains.read",
