@@ -289,6 +289,7 @@ def test_a_simulation_says_what_a_draft_would_have_decided(sqlite_world: World) 
     assert found["changes"] == [{"before": "permit", "after": "forbid", "count": 1}]
     assert found["examples"][0]["client_id"] == "basket-helper"
     is_problem(viewer.ask("POST", "/policies/simulate", json={"states": {"none": "enforce"}}), 404)
+    assert viewer.post("/policies/simulate", {"until": "0001-01-01T00:00:00Z"})["decisions"] == 0
 
 
 def test_separation_of_duties_asks_for_two_people_where_the_configuration_does(

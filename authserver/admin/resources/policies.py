@@ -17,8 +17,10 @@ from authserver.policies.files import InForce, PolicyFile, put_in_force, read_fi
 from authserver.policies.states import State
 from authserver.policy.cedar_text import PolicyError, Problem, Source, read_policies
 from authserver.policy.reading import read_instant
+from authserver.schema import EPOCH
 from authserver.simulate import Change, Period, Simulation
 
+_WEEK = timedelta(days=7)
 _MOST_DECISIONS = 20_000
 _MOST_SECONDS = 3.0  # that one request may take; what is left out is said
 
@@ -105,7 +107,8 @@ def _files(call: Call, draft: PolicyText | None) -> tuple[PolicyFile, ...]:
 
 def _period(now: datetime, since: str | None, until: str | None) -> Period:
     end = read_instant(until) if until else now
-    return Period(read_instant(since) if since else end - timedelta(days=7), end)
+    # Nothing was decided before the epoch; and before the year 1 there is no week.
+    return Period(read_instant(since) if since else max(end, EPOCH + _WEEK) - _WEEK, end)
 
 
 def _simulated(found: Simulation, whole: bool) -> dict[str, object]:
