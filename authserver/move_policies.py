@@ -30,21 +30,26 @@ class Moved:
         return {"set": self.name, "before": self.before, "state": self.state}
 
 
-def move(services: Services, name: str, state: State, *, by: str, now: datetime) -> Moved:
+def move(
+    services: Services, name: str, state: State, *, by: str, now: datetime, may_enforce: bool = True
+) -> Moved:
     """Put a set into a state; within a second every server process decides by it.
 
     Raises `NoSuchSet`, `PolicyError` where no server could take it over, and `Refusal` (403) where two people are
-    needed and `by` is the only one.
+    needed and `by` is the only one, or where a set would come into force or out of it and `by` does not say that.
     """
     files = read_files(services.settings.policies.directory)
     known = {file.name: file.state for file in files}
 
     def write(connection: Connection) -> Moved:
+        states.moved_by(connection, name)  # nobody else moves it meanwhile
         moved = states.read_all(connection)
         # A file that went away may be taken out of use.
         if name not in known and not (state == "draft" and name in moved):
             raise NoSuchSet(f"{name}: there is no such set; there are {', '.join(known)}")
         before = moved[name] if name in moved else known.get(name, state)
+        if not may_enforce and "enforce" in (before, state):
+            raise Refusal("access_denied", "the role does not allow this", rule="role", status=403)
         if state == "enforce" and before != "enforce" and services.settings.policies.two_people:
             _somebody_else_looked(connection, name, by)
         # What a server could not take over is not written either.

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Connection
 
 from authserver.accounts import passkeys, sessions, users
-from authserver.accounts.users import NewUser, User
+from authserver.accounts.users import NewUser, User, UserExists
 from authserver.actors import AlreadyRegistered, NotRegistered, agents, resource_servers
 from authserver.actors.agents import Agent
 from authserver.actors.resource_servers import ResourceServer
@@ -337,6 +337,9 @@ def members_of_user(user: User | NewUser) -> dict[str, object]:
 
 def create_user(connection: Connection, new: NewUser, issuer: str, by: str, now: datetime) -> Enrolment:
     """Record a user. Raises `users.UserExists`."""
+    # Where users are named by either, a user name that is somebody's id would stand for the wrong one.
+    if users.by_id(connection, new.username) is not None:
+        raise UserExists(new.username)
     user_id, secret = users.create(connection, new, now)
     _audit_user(connection, "user.created", user_id, new, by, now)
     return Enrolment(user_id, new.username, f"{issuer}/enrol/{secret}")

@@ -10,10 +10,12 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import Connection, select
 
+from authserver import move_policies
 from authserver.actors import agents
 from authserver.administration.roles import Role
 from authserver.db import unavailable
 from authserver.ledger import idempotency
+from authserver.policies.files import PolicyFile, read_files
 from authserver.schema import IdempotencyKey, table_of
 from tests.admin.scene import Client, agent, client_of, is_problem
 from tests.policies import forbid, write
@@ -69,6 +71,15 @@ def test_a_user_is_made_changed_and_disabled(world: World, owner: Client) -> Non
     assert world.client.get(made["enrolment_url"].removeprefix(world.issuer)).status_code in (403, 404, 410)
     assert last(world, "user.disabled") == {"by": owner.by, "user_id": made["user_id"]}
     assert last(world, "revocation")["reason"] == "left the company"
+
+
+def test_a_user_name_that_is_somebodys_id_is_taken(world: World, owner: Client) -> None:
+    """Otherwise a revocation of that id would end what the wrong one granted."""
+    ada = owner.get("/users", q="ada")["items"][0]["user_id"]
+    bo = owner.post("/users", {"username": "bo"}, status=201)["user_id"]
+    for user_id in (ada, bo):
+        if user_id[0] != "_":  # no user name begins so
+            is_problem(owner.ask("POST", "/users", json={"username": user_id}), 409)
 
 
 def test_an_agent_that_is_enabled_again_has_nothing_of_what_it_held(world: World, owner: Client) -> None:
@@ -317,6 +328,7 @@ def test_a_simulation_says_what_a_draft_would_have_decided(sqlite_world: World) 
     assert found["changes"] == [{"before": "permit", "after": "forbid", "count": 1}]
     assert found["examples"][0]["client_id"] == "basket-helper"
     is_problem(viewer.ask("POST", "/policies/simulate", json={"states": {"none": "enforce"}}), 404)
+    assert viewer.post("/policies/simulate", {"until": "0001-01-01T00:00:00Z"})["decisions"] == 0
 
 
 @pytest.mark.parametrize(
@@ -349,6 +361,25 @@ def test_separation_of_duties_asks_for_two_people_where_the_configuration_does(
         assert last(world, "administration.refused")["by"] == ada.by
         assert bo.post("/policies/mine/state", {"state": "enforce"})["before"] == "observe"
         assert last(world, "policies.moved")["by"] == bo.by
+
+
+def test_who_is_no_owner_takes_out_of_force_nothing_that_an_owner_puts_in_force_at_that_moment(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = write(tmp_path / "policies", mine=forbid("no-wine"))
+    with running_world(sqlite_url, tmp_path / "world", policies={"directory": directory}) as world:
+        owner, operator = client_of(world, Role.OWNER), client_of(world, Role.OPERATOR)
+        owner.post("/policies/mine/state", {"state": "observe"})
+
+        def meanwhile(directory: Path) -> tuple[PolicyFile, ...]:
+            monkeypatch.undo()
+            owner.post("/policies/mine/state", {"state": "enforce"})
+            return read_files(directory)
+
+        monkeypatch.setattr(move_policies, "read_files", meanwhile)
+        is_problem(operator.ask("POST", "/policies/mine/state", json={"state": "draft"}), 403)
+        (mine,) = (one for one in owner.get("/policies")["items"] if one["set"] == "mine")
+        assert mine["state"] == "enforce"
 
 
 # --- the audit ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from authserver.admin.bodies import ListQuery, PolicyCheck, PolicySimulation, Po
 from authserver.admin.operations import Call, Operation, Reply, not_found
 from authserver.admin.resources.listing import page_of_all
 from authserver.admin.shapes import Checked, MovedSet, PageOf, PolicySet, Simulated
-from authserver.administration.roles import Permission, require
+from authserver.administration.roles import Permission, Role
 from authserver.administration.windows import window_since
 from authserver.members import without_none
 from authserver.policies import states
@@ -99,18 +99,16 @@ def _files(call: Call, draft: PolicyText | None) -> tuple[PolicyFile, ...]:
 
 def move(call: Call) -> Reply:
     """Put a set into another state."""
-    state = call.sent(PolicyState).state
-    if state == "enforce" or _is_enforced(call, call.name):
-        # What is in force is an owner's to say, also that it no longer is.
-        require(call.caller.role, Permission.OWN)
-    moved = move_policies.move(call.services, call.name, state, by=call.caller.by, now=call.now)
+    # What is in force is an owner's to say, also that it no longer is.
+    moved = move_policies.move(
+        call.services,
+        call.name,
+        call.sent(PolicyState).state,
+        by=call.caller.by,
+        now=call.now,
+        may_enforce=call.caller.role is Role.OWNER,
+    )
     return Reply(moved.to_json())
-
-
-def _is_enforced(call: Call, name: str) -> bool:
-    moved = call.services.database.read(states.read_all)
-    files = read_files(call.services.settings.policies.directory)
-    return moved.get(name, next((file.state for file in files if file.name == name), None)) == "enforce"
 
 
 OPERATIONS = (
