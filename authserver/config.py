@@ -135,7 +135,7 @@ class DatabaseSettings(_Section):
     """Where the records are kept."""
 
     url: Annotated[SecretStr, AfterValidator(_database_url)]
-    pool_size: int = Field(default=4, ge=1, le=1000)
+    pool_size: int = Field(default=8, ge=1, le=1000)
     statement_timeout: int = Field(default=5_000, ge=100, le=600_000)
     prepared_statements: bool = True
 

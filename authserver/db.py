@@ -61,7 +61,7 @@ class Database:
     def __init__(
         self,
         url: str,
-        pool_size: int = 4,
+        pool_size: int = 8,
         statement_timeout: int = 5_000,
         *,
         prepared_statements: bool = True,
