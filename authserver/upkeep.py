@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 from sqlalchemy import Connection
 
-from authserver import metrics, notify, observe, restore, seal, stream, transmit
+from authserver import metrics, notify, observe, seal, stream, transmit, witnessed
 from authserver.accounts import challenges, sessions, tries
 from authserver.actors import replay
 from authserver.approvals import records as approvals
@@ -148,7 +148,7 @@ def start(services: Services) -> threading.Event:
     stop = threading.Event()
     observe.note(services, services.clock.now())
     threading.Thread(target=_run, args=(services, stop), name="upkeep", daemon=True).start()
-    restore.look(services)
+    witnessed.look(services)
     threading.Thread(target=_keep_audit, args=(services, stop), name="audit", daemon=True).start()
     if notify.is_configured(services):
         # Apart from the rest: a mail server that does not answer holds nothing else up.
@@ -177,6 +177,17 @@ def _deliver(services: Services, stop: threading.Event) -> None:
             taken = 0
 
 
+def tend_audit(services: Services, now: datetime) -> int:
+    """Seal what is new and tell of it; returns how many took something. Raises `Refusal` (503).
+
+    Not while the database lacks what the witness has seen: another history would take the place of what is lost.
+    """
+    if witnessed.look(services) is not None or services.history.missing is not None:
+        return 0
+    seal.seal(services, now)
+    return stream.deliver(services, now)
+
+
 def _keep_audit(services: Services, stop: threading.Event) -> None:
     """Seal the audit and tell of it. Apart from the rest: a collector that does not answer holds nothing else up."""
     taken = 0
@@ -184,10 +195,7 @@ def _keep_audit(services: Services, stop: threading.Event) -> None:
         if stop.is_set():
             return
         try:
-            now = services.clock.now()
-            seal.seal(services, now)
-            restore.look(services)
-            taken = stream.deliver(services, now)
+            taken = tend_audit(services, services.clock.now())
         except Exception as error:  # whatever it is, it must not be the last time  # noqa: BLE001
             log.error("audit.failed", error=type(error).__name__)  # noqa: TRY400  # it may hold what was asked
             taken = 0

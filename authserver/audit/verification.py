@@ -4,21 +4,26 @@ INVARIANT: a change to any sealed event, batch or head is found, and so is one t
 (test_A126_one_flipped_bit_anywhere_is_found).
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, select
 
 from authserver import jose
 from authserver.audit import batches, heads
 from authserver.audit.batches import Batch, Leaf
 from authserver.audit.heads import Head, HeadRefused
+from authserver.audit.spans import Numbers
 from authserver.audit.tree import Tree
 from authserver.schema import AuditEvent, AuditRetention, table_of
 
 _EVENTS, _RETENTION = table_of(AuditEvent), table_of(AuditRetention)
 _MOST_PROBLEMS = 100
 RETENTION, RESTORED = "audit.retention", "audit.restored"
+# Never taken away themselves: without them, what is missing could not be told from what somebody removed.
+SAYS_WHAT_IS_MISSING = (RETENTION, RESTORED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +63,16 @@ class Verified:
 def verify(
     connection: Connection, keys: Sequence[jose.VerificationKey], issuer: str, witnessed: Sequence[Head] = ()
 ) -> Verified:
-    """Hold the audit in the database to itself, and to heads that were kept elsewhere, in the order they came in."""
-    check = _Check(keys, issuer)
+    """Hold the audit in the database to itself, and to heads that were kept elsewhere, in the order they came in.
+
+    All of it has to be read at one instant (`db.see_one_instant`) where servers run meanwhile.
+    """
+    check = _Check(keys, issuer, frozenset(head.tree_size for head in witnessed))
+    check.said(_said(connection))
+    check.retention(_retention(connection))
     for batch in batches.all_batches(connection):
         check.batch(batch, batches.events_of(connection, [leaf.event_id for leaf in batch.leaves]))
-    check.retention(dict(_retention(connection)))
-    check.inserted(_numbers(connection))
+    check.inserted(_numbers(connection), batches.newest_numbers(connection).passed_over)
     check.witnessed(witnessed)
     return check.found
 
@@ -111,6 +120,8 @@ def verify_export(
 
 
 def _against(head: Head, tree: Tree, issuer: str) -> list[str]:
+    if not head.signed:
+        return [f"the head after {head.tree_size} events is signed by no key of this server"]
     if head.issuer != issuer:
         return [f"the head after {head.tree_size} events is of another server, {head.issuer}"]
     if head.root != tree.root():
@@ -121,16 +132,38 @@ def _against(head: Head, tree: Tree, issuer: str) -> list[str]:
 
 
 class _Check:
-    def __init__(self, keys: Sequence[jose.VerificationKey], issuer: str) -> None:
+    def __init__(
+        self, keys: Sequence[jose.VerificationKey], issuer: str, witnessed_sizes: frozenset[int]
+    ) -> None:
         self.found = Verified()
         self._keys, self._issuer = keys, issuer
         self._tree = Tree()
-        self._roots = dict[int, bytes]()  # by the size of the tree after each batch
-        self._position_of = dict[int, int]()
-        self._gone: list[tuple[int, int]] = []  # position and number of events that are not there
-        self._said_removed: dict[int, str] = {}
+        self._wanted = witnessed_sizes
+        self._roots = dict[int, bytes]()  # by the size of the tree, where a witness has such a head
+        self._sealed = Numbers()
+        self._kept_from = 0  # retention took away leaves before this position, and nothing after
+        self._said_removed = list[Mapping[str, object]]()
 
-    def batch(self, batch: Batch, rows: Mapping[int, object]) -> None:
+    def said(self, events: Iterable[tuple[str, Mapping[str, object]]]) -> None:
+        """What the audit itself says of events that are not there."""
+        for name, data in events:
+            if name == RETENTION:
+                self._said_removed.append(data)
+            elif (
+                type(start := data.get("tree_size")) is int and type(end := data.get("witnessed_size")) is int
+            ):
+                self.found.lost.append(Lost(start, end))
+
+    def retention(self, removed: Iterable[Mapping[str, object]]) -> None:
+        """Hold what retention has taken away to what the audit says of it."""
+        for row in removed:
+            below = row["below"]
+            if row in self._said_removed and isinstance(below, int):
+                self._kept_from = max(self._kept_from, below)
+            else:
+                self._problem(f"the audit does not say that events below {below} were taken away")
+
+    def batch(self, batch: Batch, rows: Mapping[int, Row[tuple[object, ...]]]) -> None:
         if batch.first != self._tree.size:
             self._problem(
                 f"batch {batch.first}: the batch before it is missing, the tree has {self._tree.size}"
@@ -141,29 +174,21 @@ class _Check:
         if self._tree != batch.tree:
             self._problem(f"batch {batch.first}: its leaves do not lead to its tree")
         self._head(batch)
-        self._roots[self._tree.size] = self._tree.root()
+        if self._tree.size in self._wanted:
+            self._roots[self._tree.size] = self._tree.root()
         self.found.sealed, self.found.root = self._tree.size, self._tree.root()
 
-    def _leaf(self, position: int, leaf: Leaf, row: object) -> None:
-        if leaf.event_id in self._position_of:
+    def _leaf(self, position: int, leaf: Leaf, row: Row[tuple[object, ...]] | None) -> None:
+        if leaf.event_id in self._sealed:
             self._problem(f"event {leaf.event_id}: is sealed twice, at {position} too")
-        self._position_of[leaf.event_id] = position
-        if row is None:
-            self._gone.append((position, leaf.event_id))
-            return
-        if batches.leaf_in(row) != leaf:  # type: ignore[arg-type]
-            self._problem(f"event {leaf.event_id}: was changed after it was sealed")
-            return
-        self._remember(batches.members_of(row))  # type: ignore[arg-type]
-
-    def _remember(self, event: Mapping[str, object]) -> None:
-        data = event["data"]
-        if not isinstance(data, dict):
-            return
-        if event["event"] == RETENTION:
-            self._said_removed[data["below"]] = data["removed_before"]
-        if event["event"] == RESTORED:
-            self.found.lost.append(Lost(data["tree_size"], data["witnessed_size"]))
+        self._sealed.add(leaf.event_id)
+        if row is not None:
+            if batches.leaf_in(row) != leaf:
+                self._problem(f"event {leaf.event_id}: was changed after it was sealed")
+        elif position < self._kept_from:
+            self.found.removed_by_retention += 1
+        else:
+            self._problem(f"event {leaf.event_id}: was removed")
 
     def _head(self, batch: Batch) -> None:
         try:
@@ -175,29 +200,21 @@ class _Check:
             self._problem(f"batch {batch.first}: its head is of another time")
         if head.tree_size != self._tree.size:
             self._problem(f"batch {batch.first}: its head is of {head.tree_size} events")
-        else:
-            self.found.problems += _against(head, self._tree, self._issuer)
+            return
+        for problem in _against(head, self._tree, self._issuer):
+            self._problem(problem)
 
-    def retention(self, removed: Mapping[int, str]) -> None:
-        """Hold what is missing to what retention has taken away, and that to what the audit says of it."""
-        for below, before in removed.items():
-            if self._said_removed.get(below) != before:
-                self._problem(f"the audit does not say that events below {below} were taken away")
-        allowed = max((below for below in removed if below in self._said_removed), default=0)
-        for position, number in self._gone:
-            if position < allowed:
-                self.found.removed_by_retention += 1
-            else:
-                self._problem(f"event {number}: was removed")
+    def inserted(self, numbers: Iterable[int], passed_over: frozenset[int]) -> None:
+        """Events that are in no batch: new ones, which are sealed soon; or old ones that were not there then.
 
-    def inserted(self, numbers: Iterator[int]) -> None:
-        """Events that are in no batch: new ones, which are sealed soon; or old ones that were not there then."""
-        newest = max(self._position_of, default=0)
+        One whose number was passed over a moment before is new, too: it was committed late.
+        """
+        newest = self._sealed.highest()
         for number in numbers:
-            if number in self._position_of:
+            if number in self._sealed:
                 continue
             self.found.unsealed += 1
-            if number < newest:
+            if number < newest and number not in passed_over:
                 self._problem(f"event {number}: was not there when those around it were sealed")
 
     def witnessed(self, witnessed: Sequence[Head]) -> None:
@@ -209,6 +226,10 @@ class _Check:
                 self._problem(problem)
 
     def _contradiction(self, head: Head) -> str | None:
+        if not head.signed:
+            return (
+                f"a witness has a head after {head.tree_size} events that is signed by no key of this server"
+            )
         if head.issuer != self._issuer:
             return f"a witness has a head of another server, {head.issuer}"
         if head.tree_size > self._tree.size:
@@ -231,9 +252,26 @@ class _Check:
             self.found.problems.append(text)
 
 
-def _retention(connection: Connection) -> Iterator[tuple[int, str]]:
+def _said(connection: Connection) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """The events that say what is missing, sealed or not yet; whether they are as written shows elsewhere."""
+    query = select(_EVENTS.c.event, _EVENTS.c.data).where(_EVENTS.c.event.in_(SAYS_WHAT_IS_MISSING))
+    for row in connection.execute(query.order_by(_EVENTS.c.id)):
+        try:
+            data = json.loads(row.data)
+        except ValueError:
+            continue
+        if isinstance(data, dict):
+            yield row.event, data
+
+
+def _retention(connection: Connection) -> Iterator[Mapping[str, object]]:
     for row in connection.execute(select(_RETENTION).order_by(_RETENTION.c.below)):
-        yield row.below, row.removed_before.isoformat()
+        yield removal(row.below, row.highest_id, row.removed_before)
+
+
+def removal(below: int, highest_id: int, removed_before: datetime) -> dict[str, object]:
+    """What the event of a removal says, which is what its row does."""
+    return {"below": below, "highest_id": highest_id, "removed_before": removed_before.isoformat()}
 
 
 def _numbers(connection: Connection, *, page: int = 10_000) -> Iterator[int]:

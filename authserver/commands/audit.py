@@ -11,12 +11,12 @@ from sqlalchemy import Connection
 from authserver import jose, restore, seal
 from authserver.audit import export as exporting
 from authserver.audit.export import Format, Period
-from authserver.audit.heads import read_file
-from authserver.audit.verification import Verified, verify, verify_export
+from authserver.audit.verification import verify_export
 from authserver.commands.context import Failed, json_always, opened, operator, print_json, read_json
 from authserver.jose import KeysRefused, usable_keys
-from authserver.services import Services
-from authserver.tokens.signing_keys import all_public, list_keys
+from authserver.tokens.signing_keys import list_keys
+from authserver.verify_audit import verify_here
+from authserver.witnessed import Missing, look
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _TIMES = click.DateTime(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d"])
@@ -97,7 +97,7 @@ def check(
         found = verify_export(_events(export_file), _lines(heads_file), _keys(jwks_file), issuer)
     else:
         with opened() as services:
-            found = _verify(services, heads_file or services.settings.audit.witness_file)
+            found = verify_here(services, _lines(heads_file) if heads_file is not None else None)
     print_json(found.to_json())
     if found.problems:
         raise click.exceptions.Exit(1)
@@ -108,6 +108,11 @@ def check(
 def seal_now() -> None:
     """Seal now what running servers seal within seconds. Prints how many events it was."""
     with opened() as services:
+        missing = look(services)
+        if missing is not None:
+            raise Failed(
+                f"the database lacks events that the witness has seen ({_lacks(missing)}): audit restore"
+            )
         print_json({"sealed": seal.seal(services, services.clock.now())})
 
 
@@ -128,6 +133,8 @@ def go_on(copy: Path | None, accept_loss: bool) -> None:
             done = restore.restore(services, events, by=operator(), now=services.clock.now())
         except (restore.CopyRefused, LookupError) as error:
             raise Failed(str(error)) from error
+        except OSError as error:
+            raise Failed(f"the witness's file: {error.strerror}") from error
     print_json(
         {
             "sealed": done.sealed,
@@ -138,12 +145,8 @@ def go_on(copy: Path | None, accept_loss: bool) -> None:
     )
 
 
-def _verify(services: Services, heads_file: Path | None) -> Verified:
-    known = services.database.read(all_public)
-    witnessed, problems = read_file(_lines(heads_file), known) if heads_file is not None else ([], [])
-    found = services.database.read(lambda c: verify(c, known, services.issuer, witnessed))
-    found.problems += problems
-    return found
+def _lacks(missing: Missing) -> str:
+    return f"{missing.sealed} of {missing.head.tree_size}"
 
 
 def _events(path: Path) -> Iterator[dict[str, object]]:
