@@ -59,10 +59,10 @@ def restore(services: Services, copy: Iterable[Event] | None, *, by: str, now: d
     witness's file cannot be read, and `Refusal` (503), after which it can be begun anew.
     """
     path = services.settings.audit.witness_file
-    missing = compare(services, path) if path is not None else None
+    missing = compare(services.database, services.issuer, path) if path is not None else None
     if path is None or missing is None:
         raise LookupError("the database has all that the witness has seen")
-    agreed = last_agreed(services, path)
+    agreed = last_agreed(services.database, services.issuer, path)
     done = Restored(agreed.size, missing.head.tree_size)
     for event in _lacking(services, agreed, missing, copy) if copy is not None else ():
         counted = done.done_again if _done_again(services, event, by, now) else done.lost

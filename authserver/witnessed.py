@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from authserver.audit import batches, witness
 from authserver.audit.heads import Head
 from authserver.audit.tree import Tree
+from authserver.db import Database
 from authserver.services import Services
 from authserver.tokens import signing_keys
 
@@ -32,7 +33,7 @@ def look(services: Services) -> Missing | None:
     if path is None:
         return None
     try:
-        missing = compare(services, path)
+        missing = compare(services.database, services.issuer, path)
     except OSError as error:
         log.warning("audit.witness_unreadable", reason=error.strerror)
         return None
@@ -43,15 +44,15 @@ def look(services: Services) -> Missing | None:
     return missing
 
 
-def compare(services: Services, path: Path) -> Missing | None:
+def compare(database: Database, issuer: str, path: Path) -> Missing | None:
     """What the database lacks of what the file has; None where it lacks nothing, or there is no file yet.
 
     Raises `OSError`, and `Refusal` (503).
     """
-    keys = services.database.read(signing_keys.all_public)
+    keys = database.read(signing_keys.all_public)
     try:
         # The file first: whatever it says was committed before.
-        newest = next(witness.newest_first(path, keys, services.issuer), None)
+        newest = next(witness.newest_first(path, keys, issuer), None)
     except FileNotFoundError:
         return None
     if newest is None:
@@ -64,19 +65,19 @@ def compare(services: Services, path: Path) -> Missing | None:
         here = batches.latest(connection)
         return Missing(here.tree.size if here else 0, newest)
 
-    return services.database.read(held_to)
+    return database.read(held_to)
 
 
-def last_agreed(services: Services, path: Path) -> Tree:
+def last_agreed(database: Database, issuer: str, path: Path) -> Tree:
     """The largest tree that the database and the file have in common. Raises `OSError`, and `Refusal` (503)."""
 
     def find(connection: Connection) -> Tree:
         keys, here = signing_keys.all_public(connection), batches.latest(connection)
         size = here.tree.size if here else 0
-        for head in witness.newest_first(path, keys, services.issuer):
+        for head in witness.newest_first(path, keys, issuer):
             agreed = witness.agrees(connection, head) if head.tree_size <= size else None
             if agreed is not None:
                 return agreed
         return Tree()
 
-    return services.database.read(find)
+    return database.read(find)

@@ -197,6 +197,7 @@ def test_a_healthy_server_has_a_line_for_each_check(healthy: Manage) -> None:
         "key age",
         "sealing",
         "witnesses",
+        "history",
         "event receivers",
     ]
     lines = healthy.prints("doctor").splitlines()

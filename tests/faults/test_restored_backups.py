@@ -1,12 +1,18 @@
 """F15: yesterday's back-up is restored. What was revoked since is revoked again, or nothing is minted until told."""
 
 import json
+import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy.engine import make_url
 
@@ -27,6 +33,7 @@ from authserver.tokens.signing_keys import all_public, list_keys
 from authserver.verify_audit import verify_here
 from authserver.witnessed import look
 from tests.attacks.making import record_of
+from tests.attacks.serving import ROOT, Served, configuration, serving
 from tests.world import World, running_world
 
 SCOUT = "spiffe://example.org/agent/price-scout"
@@ -268,14 +275,15 @@ def test_F15_heads_of_a_key_that_was_made_since_count(sqlite_url: str, tmp_path:
         world.clock.advance(minutes=1)
         new = world.granted()
         tend(world)
-        revoke(world.services, Target("user", new_user(world)), reason="", by="x", now=world.clock.now())
+        revoke(
+            world.services, Target("delegation", granted.grant_id), reason="", by="x", now=world.clock.now()
+        )
         tend(world)
         put_back(world, sqlite_url, backup)
         world.clock.advance(minutes=1)
         tend(world)
         assert world.exchange(granted.grant).status_code == 503
         done = restored_from(world, tmp_path / "elsewhere.jsonl")
-        # The user's revocation is done again, and so is the key's.
         assert done.done_again == {"key.revoked": 1, "revocation": 1}
         world.clock.advance(minutes=1)
         for grant in (granted.grant, new.grant):
@@ -284,21 +292,21 @@ def test_F15_heads_of_a_key_that_was_made_since_count(sqlite_url: str, tmp_path:
         assert verified(world, tmp_path).problems == []
 
 
-def new_user(world: World) -> str:
-    return world.user_id
-
-
 def test_F15_what_a_person_lowered_is_lowered_again(sqlite_url: str, tmp_path: Path) -> None:
     with kept(sqlite_url, tmp_path) as world:
         granted, now = world.granted(), world.clock.now()
-        user = world.services.database.read(lambda c: users.by_id(c, world.user_id))
+        user = world.services.database.read(
+            lambda c: users.by_id(c, record_of(world, granted.grant_id).user_id)
+        )
         assert user is not None
         tend(world)
         backup = back_up(sqlite_url, tmp_path)
 
         def lowered(details: DelegationDetails) -> DelegationDetails:
-            said = details.to_json()
-            return parse_delegation(said | {"actions": said["actions"][:1]}, world.services.vocabulary)
+            said: dict[str, Any] = details.to_json()
+            return parse_delegation(
+                said | {"limits": said["limits"] | {"total": "100.00"}}, world.services.vocabulary
+            )
 
         manage_delegation.lower(world.services, user, granted.grant_id, lowered, now)
         before = record_of(world, granted.grant_id).details
@@ -350,6 +358,47 @@ def failing_after(world: World, tries: int) -> dict[str, int]:
         world.clock.advance(hours=1)
         tend(world)
     return stream.failing(world.services)
+
+
+def manage(configured: Path, *arguments: str) -> dict[str, Any]:
+    """Run a verb as an operator does; what it printed."""
+    environment = {**os.environ, "AUTHSERVER_CONFIG": str(configured)}
+    command = [sys.executable, "manage.py", *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    printed: dict[str, Any] = json.loads(done.stdout)
+    return printed
+
+
+def status_of(served: Served, form: dict[str, str]) -> int:
+    return httpx.post(f"{served.url}/oauth/token", data=form, timeout=30).status_code
+
+
+def test_F15_the_program_itself_waits_and_goes_on_when_it_is_told(sqlite_url: str, tmp_path: Path) -> None:
+    with kept(sqlite_url, tmp_path) as world:
+        stands, revoked = gone_back(world, sqlite_url, tmp_path)
+        configured = configuration(world, tmp_path)
+        with configured.open("a") as file:
+            file.write(f'[audit]\nwitness_file = "{tmp_path}/elsewhere.heads"\n')
+        world.services.database.dispose()
+        with serving(configured) as served:
+            assert status_of(served, world.form(revoked.grant)) == 503
+            assert status_of(served, world.form(stands.grant)) == 503
+            done = manage(configured, "audit", "restore", "--from", str(tmp_path / "elsewhere.jsonl"))
+            assert done["done_again"] == {"revocation": 1}
+            until(lambda: status_of(served, world.form(stands.grant)) == 200)
+            assert status_of(served, world.form(revoked.grant)) == 400
+        assert verified(world, tmp_path).problems == []
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for what a server does within seconds."""
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_nothing_is_missing_where_nothing_was_restored(sqlite_url: str, tmp_path: Path) -> None:
