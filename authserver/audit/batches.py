@@ -99,6 +99,21 @@ def at_size(connection: Connection, size: int) -> Tree | None:
     return None if row is None else _batch(row).tree
 
 
+def head_at(connection: Connection, size: int) -> str | None:
+    """The signed head after so many events; None where no batch ended there."""
+    return connection.scalar(select(_BATCHES.c.head).where(_BATCHES.c.tree_size == size))
+
+
+def all_numbers(connection: Connection, *, page: int = 200) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Of every batch in order, its first position and the numbers of its events."""
+    last = -1
+    columns = select(_BATCHES.c.first, _BATCHES.c.event_ids).order_by(_BATCHES.c.first).limit(page)
+    while rows := connection.execute(columns.where(_BATCHES.c.first > last)).all():
+        for row in rows:
+            yield row.first, numbers(row.event_ids)
+        last = rows[-1].first
+
+
 def all_batches(connection: Connection, *, page: int = 50) -> Iterator[Batch]:
     """Every batch in order."""
     last = -1
