@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.exc import IntegrityError
 
-from authserver.audit import batches, heads
+from authserver.audit import batches, deliveries, heads
 from authserver.audit.events import Record
 from authserver.audit.tree import Tree
 from authserver.audit.verification import RETENTION, SAYS_WHAT_IS_MISSING, removal
@@ -47,24 +47,25 @@ def seal(services: Services, now: datetime) -> int:
 def remove_old(services: Services, now: datetime) -> int:
     """Take away the events of batches that were sealed longer ago than they are kept; returns how many.
 
-    Their leaves stay, so that what is left, and any copy of what is gone, can still be held to the heads. Once a day:
-    each removal is an event itself.
+    Their leaves stay, so that what is left, and any copy of what is gone, can still be held to the heads. What a
+    configured stream has not taken yet stays too, however old it is. Once a day: each removal is an event itself.
     """
     days = services.settings.audit.keep_days
     if not days:
         return 0
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     before = today - timedelta(days=days)
-    if services.database.read(lambda connection: _due(connection, before)):
-        services.database.write(lambda connection: _announce(connection, before, now))
+    streams = [f"stream:{stream.name}" for stream in services.settings.audit.streams]
+    if services.database.read(lambda connection: _due(connection, streams, before)):
+        services.database.write(lambda connection: _announce(connection, streams, before, now))
     removed = 0
     while some := services.database.write(_remove_some):
         removed += some
     return removed
 
 
-def _due(connection: Connection, removed_before: datetime) -> int:
-    """Up to which position all batches were sealed before then; 0 where nothing of that is left to be said."""
+def _due(connection: Connection, streams: list[str], removed_before: datetime) -> int:
+    """Up to which position all was sealed before then, and every stream has it; 0 where nothing is left to be said."""
     newest = select(_RETENTION.c.below, _RETENTION.c.removed_before).order_by(_RETENTION.c.below.desc())
     said = connection.execute(newest.limit(1)).first()
     if said is not None and said.removed_before >= removed_before:
@@ -75,12 +76,18 @@ def _due(connection: Connection, removed_before: datetime) -> int:
     below = connection.scalar(young.order_by(first).limit(1))
     if below is None:
         below = connection.scalar(select(func.max(_BATCHES.c.tree_size))) or 0
+    reached = deliveries.reached(connection, streams)
+    if reached is not None and reached < below:
+        taken = select(func.max(_BATCHES.c.tree_size)).where(
+            first <= reached, _BATCHES.c.tree_size <= reached
+        )
+        below = connection.scalar(taken) or 0
     return below if below > kept_from else 0
 
 
-def _announce(connection: Connection, removed_before: datetime, now: datetime) -> None:
-    """Say that all batches sealed before then go, where nobody else just has."""
-    below = _due(connection, removed_before)
+def _announce(connection: Connection, streams: list[str], removed_before: datetime, now: datetime) -> None:
+    """Say that all batches go that were sealed before then and that every stream has, where nobody else just has."""
+    below = _due(connection, streams, removed_before)
     if not below:
         return
     highest = batches.highest_within(connection, below)

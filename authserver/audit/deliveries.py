@@ -71,6 +71,13 @@ def position(connection: Connection, destination: str) -> int:
     return connection.scalar(select(_TABLE.c.position).where(_TABLE.c.destination == destination)) or 0
 
 
+def reached(connection: Connection, destinations: Collection[str]) -> int | None:
+    """How many leaves all of them have; None where there are no destinations."""
+    rows = connection.execute(select(_TABLE.c.destination, _TABLE.c.position))
+    positions = {row.destination: row.position for row in rows}
+    return min((positions.get(name, 0) for name in destinations), default=None)
+
+
 def failing(connection: Connection) -> dict[str, int]:
     """The destinations whose last attempts failed, and how many attempts."""
     rows = connection.execute(select(_TABLE.c.destination, _TABLE.c.attempts).where(_TABLE.c.attempts > 1))

@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +19,10 @@ from authserver.audit.export import exported
 from authserver.audit.export import heads as all_heads
 from authserver.audit.spans import Numbers
 from authserver.audit.verification import Verified, verify, verify_export
+from authserver.config import AuditStreamSettings
 from authserver.schema import AuditBatch, AuditEvent, AuditRetention, table_of
 from authserver.seal import remove_old, seal
+from authserver.stream import deliver
 from authserver.tokens.signing_keys import all_public
 from tests.world import World
 
@@ -355,3 +358,20 @@ def test_what_retention_took_away_is_told_from_what_somebody_removed(sealed: Wor
         newest = connection.scalar(select(EVENTS.c.id).order_by(EVENTS.c.id.desc()))
         connection.execute(delete(EVENTS).where(EVENTS.c.id == newest))
         assert found(sealed, connection).problems
+
+
+def test_retention_leaves_what_a_stream_has_not_taken_yet(sealed: World, tmp_path: Path) -> None:
+    settings, target = sealed.services.settings, tmp_path / "not-there-yet" / "events"
+    stream = AuditStreamSettings(name="archive", kind="file", file=target)
+    audit = settings.audit.model_copy(update={"keep_days": 30, "streams": (stream,)})
+    object.__setattr__(sealed.services, "settings", settings.model_copy(update={"audit": audit}))
+    before = len(sealed.events())
+    sealed.clock.advance(days=31)
+    assert deliver(sealed.services, sealed.clock.now()) == 0
+    assert remove_old(sealed.services, sealed.clock.now()) == 0
+    target.parent.mkdir()
+    sealed.clock.advance(seconds=60)
+    while deliver(sealed.services, sealed.clock.now()):
+        pass
+    assert len(target.read_text().splitlines()) == before
+    assert remove_old(sealed.services, sealed.clock.now()) == before
