@@ -35,13 +35,15 @@ def _witnessed(services: Services, known: tuple[jose.VerificationKey, ...]) -> t
     path: Path | None = services.settings.audit.witness_file
     if path is None:
         return [], []
+    # Before the file is read: it gets more meanwhile.
+    had = services.database.read(lambda connection: deliveries.position(connection, deliveries.WITNESS_FILE))
     try:
         with path.open(encoding="utf-8") as lines:
-            return read_file(lines, known)
+            heads, problems = read_file(lines, known)
     except FileNotFoundError:
-        had = services.database.read(
-            lambda connection: deliveries.position(connection, deliveries.WITNESS_FILE)
-        )
         return [], ["the witness's file, which had heads, is not there"] if had else []
     except (OSError, UnicodeDecodeError):
         return [], ["the witness's file cannot be read"]
+    if max((head.tree_size for head in heads), default=0) < had:
+        problems.append(f"the witness's file was cut off: it had the head after {had} events")
+    return heads, problems
