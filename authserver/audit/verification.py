@@ -20,7 +20,7 @@ from authserver.audit.tree import Tree
 from authserver.schema import AuditEvent, AuditRetention, table_of
 
 _EVENTS, _RETENTION = table_of(AuditEvent), table_of(AuditRetention)
-_MOST_PROBLEMS = 100
+MOST_PROBLEMS = 100
 RETENTION, RESTORED = "audit.retention", "audit.restored"
 # Never taken away themselves: without them, what is missing could not be told from what somebody removed.
 SAYS_WHAT_IS_MISSING = (RETENTION, RESTORED)
@@ -77,49 +77,30 @@ def verify(
     return check.found
 
 
-def verify_export(
-    events: Iterable[Mapping[str, object]],
-    signed_heads: Iterable[str],
-    keys: Sequence[jose.VerificationKey],
-    issuer: str,
-) -> Verified:
-    """Hold an export to signed heads, with nothing else at hand.
-
-    Each event says at which `leaf` it is; those that are not sealed yet say nothing. All leaves have to be there, from
-    the first to that of the newest head, so an export of a part cannot be verified alone.
-    """
-    found, hashes = Verified(), dict[int, bytes]()
-    for event in events:
-        leaf = event.get("leaf")
-        if leaf is None:
-            found.unsealed += 1
-        elif type(leaf) is not int or leaf < 0 or leaf in hashes:
-            found.problems.append(f"event {event.get('id')}: says leaf {leaf}, which cannot be")
-        else:
-            hashes[leaf] = batches.leaf_of({name: value for name, value in event.items() if name != "leaf"})
-    found.sealed = len(hashes)
-    known, problems = heads.read_file(signed_heads, keys)
-    found.problems += problems
-    tree = Tree()
-    for head in sorted(known, key=lambda head: head.tree_size):
-        missing = [number for number in range(tree.size, head.tree_size) if number not in hashes]
-        if missing:
-            found.problems.append(
-                f"leaf {missing[0]} and {len(missing) - 1} more are missing from the export"
-            )
-            break
-        tree = tree.with_leaves([hashes[number] for number in range(tree.size, head.tree_size)])
-        found.problems += _against(head, tree, issuer)
-        found.heads += 1
-    if not known:
-        found.problems.append("there is no head to hold the export to")
-    elif len(hashes) > tree.size and not found.problems:
-        found.problems.append(f"{len(hashes) - tree.size} events are after the newest head")
-    found.root = tree.root()
-    return found
+def went_back_after(witnessed: Sequence[Head]) -> list[bool]:
+    """Of each head, in the order they came in, whether a later one is of no more events: a back-up was restored."""
+    went_back, smallest = list[bool](), None
+    for head in reversed(witnessed):
+        went_back.append(smallest is not None and smallest <= head.tree_size)
+        smallest = head.tree_size if smallest is None else min(smallest, head.tree_size)
+    return went_back[::-1]
 
 
-def _against(head: Head, tree: Tree, issuer: str) -> list[str]:
+def was_lost(head: Head, lost: Iterable[Lost]) -> bool:
+    """Whether the audit says that the head's events were lost: the history goes on from fewer."""
+    return any(one.start < head.tree_size <= one.end for one in lost)
+
+
+def lost_by(name: object, data: object) -> Lost | None:
+    """What an event says was lost; None where it says nothing of that."""
+    if name != RESTORED or not isinstance(data, dict):
+        return None
+    start, end = data.get("tree_size"), data.get("witnessed_size")
+    return Lost(start, end) if type(start) is int and type(end) is int else None
+
+
+def against(head: Head, tree: Tree, issuer: str) -> list[str]:
+    """What is wrong with a head, held to the tree as it was then."""
     if not head.signed:
         return [f"the head after {head.tree_size} events is signed by no key of this server"]
     if head.issuer != issuer:
@@ -149,10 +130,8 @@ class _Check:
         for name, data in events:
             if name == RETENTION:
                 self._said_removed.append(data)
-            elif (
-                type(start := data.get("tree_size")) is int and type(end := data.get("witnessed_size")) is int
-            ):
-                self.found.lost.append(Lost(start, end))
+            elif (lost := lost_by(name, data)) is not None:
+                self.found.lost.append(lost)
 
     def retention(self, removed: Iterable[Mapping[str, object]]) -> None:
         """Hold what retention has taken away to what the audit says of it."""
@@ -201,7 +180,7 @@ class _Check:
         if head.tree_size != self._tree.size:
             self._problem(f"batch {batch.first}: its head is of {head.tree_size} events")
             return
-        for problem in _against(head, self._tree, self._issuer):
+        for problem in against(head, self._tree, self._issuer):
             self._problem(problem)
 
     def inserted(self, numbers: Iterable[int], passed_over: frozenset[int]) -> None:
@@ -219,10 +198,10 @@ class _Check:
 
     def witnessed(self, witnessed: Sequence[Head]) -> None:
         """Hold the tree to heads that were kept elsewhere."""
-        for number, head in enumerate(witnessed):
+        for head, went_back in zip(witnessed, went_back_after(witnessed), strict=True):
             self.found.heads += 1
             problem = self._contradiction(head)
-            if problem is not None and not self._was_lost(head, witnessed[number + 1 :]):
+            if problem is not None and not (went_back and was_lost(head, self.found.lost)):
                 self._problem(problem)
 
     def _contradiction(self, head: Head) -> str | None:
@@ -239,16 +218,11 @@ class _Check:
             return f"a witness has seen another history up to event {head.tree_size}"
         return None
 
-    def _was_lost(self, head: Head, later: Sequence[Head]) -> bool:
-        # A back-up that was restored goes on from fewer events; the audit then says which were lost.
-        went_back = any(after.tree_size <= head.tree_size for after in later)
-        return went_back and any(lost.start < head.tree_size <= lost.end for lost in self.found.lost)
-
     def _root_at(self, size: int) -> bytes | None:
         return Tree().root() if size == 0 else self._roots.get(size)
 
     def _problem(self, text: str) -> None:
-        if len(self.found.problems) < _MOST_PROBLEMS:
+        if len(self.found.problems) < MOST_PROBLEMS:
             self.found.problems.append(text)
 
 

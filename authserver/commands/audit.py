@@ -12,8 +12,8 @@ from authserver import jose, restore, seal
 from authserver.audit import export as exporting
 from authserver.audit import proofs
 from authserver.audit.export import Format, Period
+from authserver.audit.offline import verify_export
 from authserver.audit.tree import ProofRefused
-from authserver.audit.verification import verify_export
 from authserver.commands.context import Failed, json_always, opened, operator, print_json, read_json
 from authserver.db import see_one_instant
 from authserver.jose import KeysRefused, usable_keys

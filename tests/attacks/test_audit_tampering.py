@@ -17,8 +17,9 @@ from authserver import jose
 from authserver.audit import batches, heads
 from authserver.audit.export import exported
 from authserver.audit.export import heads as all_heads
+from authserver.audit.offline import verify_export
 from authserver.audit.spans import Numbers
-from authserver.audit.verification import Verified, verify, verify_export
+from authserver.audit.verification import Verified, verify
 from authserver.config import AuditStreamSettings
 from authserver.schema import AuditBatch, AuditEvent, AuditRetention, table_of
 from authserver.seal import remove_old, seal

@@ -23,6 +23,7 @@ from authserver.audit import deliveries
 from authserver.audit.events import Record
 from authserver.audit.export import exported
 from authserver.audit.heads import read_file
+from authserver.audit.offline import verify_export
 from authserver.audit.verification import Verified, verify
 from authserver.consent import Granted
 from authserver.policy.delegation_details import DelegationDetails, parse_delegation
@@ -78,6 +79,10 @@ def verified(world: World, folder: Path) -> Verified:
     with (folder / "elsewhere.heads").open() as file:
         witnessed, problems = read_file(file, known)
     assert problems == []
+    # Whoever has an export and the witness's file comes to the same.
+    events = world.services.database.read(lambda c: list(exported(c)))
+    with (folder / "elsewhere.heads").open() as file:
+        assert verify_export(events, file, known, world.issuer).problems == []
     return world.services.database.read(lambda c: verify(c, known, world.issuer, witnessed))
 
 
