@@ -18,10 +18,11 @@ from authserver.values import NotAValue
 # What a violation says where no policy decided: no policy may be called so.
 NO_POLICY = "none"
 
-_PIECE = re.compile(r'//[^\n]*|"(?:\\.|[^"\\])*"|;|\s+|[^\s;"/]+|.', re.DOTALL)
+# To Cedar, a carriage return ends a comment as well.
+_PIECE = re.compile(r'//[^\r\n]*|"(?:\\.|[^"\\])*"|;|\s+|[^\s;"/]+|.', re.DOTALL)
 # What nests, in text that is no string and no comment.
 _OPENS, _CLOSES = "([{", ")]}"
-_OPERATOR = re.compile(r"&&|\|\||[+*.-]|\belse\b")
+_OPERATOR = re.compile(r"&&|\|\||[+*.\[-]|\belse\b")
 _DEEPEST, _MOST_OPERATORS = 100, 1_000
 _ID = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 

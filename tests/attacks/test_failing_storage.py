@@ -28,7 +28,7 @@ Fault = Callable[[World], AbstractContextManager[None]]
 
 @contextmanager
 def _impatient(url: str, folder: Path) -> Iterator[World]:
-    database = {"url": url, "statement_timeout": 500}
+    database = {"url": url, "statement_timeout": 1_500}
     with running_world(url, folder / "world", database=database) as running:
         yield running
         the_ledger_is_right(running)

@@ -237,6 +237,8 @@ TOO_MUCH = {
     "members": "context" + ".dpop" * 30_000,
     "branches": "if true then true else " * 6_000 + "true",
     "calls": "context.datatypes" + '.contains("a")' * 30_000,
+    "members by their texts": "context" + '[""]' * 24_000,
+    "behind a comment that ends without a line feed": "//\r" + "(" * 2_000 + "true" + ")" * 2_000 + "\n",
 }
 
 
