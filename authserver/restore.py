@@ -1,7 +1,8 @@
-"""After a back-up was restored: see that it is one, and do again what ended something since it was made.
+"""After a back-up was restored: do again what ended or lowered something since it was made.
 
-A witness's file that is kept elsewhere knows how far the audit once was. While it knows more than the database does,
-nothing is minted; `restore` goes on from there, with a copy of the events that the database lacks, or without.
+A witness's file that is kept elsewhere knows how far the audit once was (`witnessed`). While it knows more than the
+database does, nothing is minted or sealed; `restore` goes on from there, with a copy of the events that the database
+lacks, or without.
 """
 
 from collections import Counter
@@ -14,39 +15,31 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection
 
-from authserver import api_tokens, register
+from authserver import api_tokens, manage_delegation, register, rotate_keys
+from authserver.accounts import users
 from authserver.actors import NotRegistered
 from authserver.audit import batches, heads
-from authserver.audit.batches import Batch
 from authserver.audit.events import Record
-from authserver.audit.heads import Head, HeadRefused
 from authserver.audit.tree import Tree
 from authserver.audit.verification import RESTORED
 from authserver.delegations import changes
 from authserver.delegations.records import load_chain
 from authserver.errors import Refusal
 from authserver.notifications import collectors
+from authserver.policy.delegation_details import parse_delegation
 from authserver.revoke import Target, UnknownTarget, revoke
 from authserver.seal import seal
 from authserver.services import Services
-from authserver.tokens import signing_keys
+from authserver.tokens.signing_keys import UnknownKey
+from authserver.witnessed import Missing, compare, last_agreed, look
 
 log = structlog.get_logger()
-_TAIL_BYTES = 65_536
 Event = Mapping[str, object]
 Data = dict[str, Any]
 
 
 class CopyRefused(ValueError):
     """The copy does not hold what the witness has seen; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """How many events the database has sealed, and the newest head that a witness has."""
-
-    sealed: int
-    head: Head
 
 
 @dataclass(slots=True)
@@ -59,36 +52,19 @@ class Restored:
     lost: Counter[str] = field(default_factory=Counter)
 
 
-def look(services: Services) -> Missing | None:
-    """Compare the database with the witness's file, and let nothing be minted while it lacks something.
-
-    Raises `Refusal` (503).
-    """
-    missing = _missing(services)
-    said = None if missing is None else f"{missing.sealed} of {missing.head.tree_size} events"
-    if said is not None and services.history.missing is None:
-        log.error(
-            "audit.history_missing",
-            sealed=missing and missing.sealed,
-            witnessed=missing and missing.head.tree_size,
-        )
-    services.history.missing = said
-    return missing
-
-
-def restore(
-    services: Services, copy: Iterable[Mapping[str, object]] | None, *, by: str, now: datetime
-) -> Restored:
+def restore(services: Services, copy: Iterable[Event] | None, *, by: str, now: datetime) -> Restored:
     """Go on from the restored back-up. `copy` has the events it lacks, as exported; None accepts that they are lost.
 
-    Raises `CopyRefused`, after which nothing was done, and `LookupError` where nothing is missing.
+    Raises `CopyRefused`, after which nothing was done, `LookupError` where nothing is missing, `OSError` where the
+    witness's file cannot be read, and `Refusal` (503), after which it can be begun anew.
     """
-    seal(services, now)
-    missing, before = _missing(services), services.database.read(batches.latest)
-    if missing is None:
+    path = services.settings.audit.witness_file
+    missing = compare(services.database, services.issuer, path) if path is not None else None
+    if path is None or missing is None:
         raise LookupError("the database has all that the witness has seen")
-    done = Restored(missing.sealed, missing.head.tree_size)
-    for event in _lacking(services, missing, copy) if copy is not None else ():
+    agreed = last_agreed(services.database, services.issuer, path)
+    done = Restored(agreed.size, missing.head.tree_size)
+    for event in _lacking(services, agreed, missing, copy) if copy is not None else ():
         counted = done.done_again if _done_again(services, event, by, now) else done.lost
         counted[str(event["event"])] += 1
     said = {"tree_size": done.sealed, "witnessed_size": done.witnessed, "by": by}
@@ -103,59 +79,37 @@ def restore(
         )
     )
     seal(services, now)
-    _go_on(services, before)
+    _go_on(services, path, agreed, now)
     look(services)
     return done
 
 
-def _missing(services: Services) -> Missing | None:
-    path = services.settings.audit.witness_file
-    newest = _newest(services, path) if path is not None else None
-    if newest is None:
-        return None
-    here = services.database.read(batches.latest)
-    size = here.tree.size if here else 0
-    if newest.tree_size > size:
-        return Missing(size, newest)
-    then = services.database.read(lambda connection: batches.at_size(connection, newest.tree_size))
-    # As many events or more, but others: somebody went on from the back-up.
-    return None if then is not None and then.root() == newest.root else Missing(size, newest)
-
-
-def _newest(services: Services, path: Path) -> Head | None:
-    """The last head in the file that this server signed."""
-    keys = services.database.read(signing_keys.all_public)
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
-            lines = file.read().decode("ascii", "replace").splitlines()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        log.warning("audit.witness_unreadable", reason=error.strerror)
-        return None
-    for line in reversed(lines):
-        try:
-            return heads.read(line, keys)
-        except HeadRefused:
-            continue
-    return None
-
-
-def _lacking(
-    services: Services, missing: Missing, copy: Iterable[Mapping[str, object]]
-) -> list[Mapping[str, object]]:
-    """The events that the database lacks, in order, as the witness has seen them."""
-    by_leaf = {event["leaf"]: event for event in copy if isinstance(event.get("leaf"), int)}
-    wanted = range(missing.sealed, missing.head.tree_size)
-    if any(leaf not in by_leaf for leaf in wanted):
-        raise CopyRefused(f"the copy lacks events of {missing.sealed} to {missing.head.tree_size - 1}")
-    lacking = [by_leaf[leaf] for leaf in wanted]
-    here = services.database.read(batches.latest)
-    tree = (here.tree if here else Tree()).with_leaves([batches.leaf_of(_without_leaf(e)) for e in lacking])
+def _lacking(services: Services, agreed: Tree, missing: Missing, copy: Iterable[Event]) -> list[Event]:
+    """The events that the database lacks, in order: as the witness has seen them, then those that nobody witnessed."""
+    wanted = range(agreed.size, missing.head.tree_size)
+    by_leaf, later = dict[int, Event](), list[Event]()
+    for event in copy:
+        leaf = event.get("leaf")
+        if type(leaf) is int and leaf in wanted:
+            by_leaf[leaf] = event
+            later.clear()  # what is before it in the copy did not happen after it
+        elif leaf is None or (type(leaf) is int and leaf >= wanted.stop):
+            later.append(event)
+    if len(by_leaf) < len(wanted):
+        raise CopyRefused(f"the copy lacks events of {wanted.start} to {wanted.stop - 1}")
+    seen = [by_leaf[leaf] for leaf in wanted]
+    tree = agreed.with_leaves([batches.leaf_of(_without_leaf(event)) for event in seen])
     if tree.root() != missing.head.root:
         raise CopyRefused("the copy is of another history than the witness has seen")
-    return lacking
+    return _not_here(services, [*seen, *later])
+
+
+def _not_here(services: Services, events: list[Event]) -> list[Event]:
+    """Those of them that the database does not have: it may not have sealed its newest when the back-up was made."""
+    numbers = [number for event in events if type(number := event.get("id")) is int]
+    rows = services.database.read(lambda connection: batches.events_of(connection, numbers))
+    here = {batches.leaf_in(row).hash for row in rows.values()}
+    return [event for event in events if batches.leaf_of(_without_leaf(event)) not in here]
 
 
 def _without_leaf(event: Mapping[str, object]) -> dict[str, object]:
@@ -170,7 +124,9 @@ def _done_again(services: Services, event: Mapping[str, object], by: str, now: d
         return False
     try:
         return again(services, event, data, by, now)
-    except (UnknownTarget, NotRegistered, LookupError, Refusal) as error:
+    except (UnknownTarget, UnknownKey, NotRegistered, LookupError, Refusal) as error:
+        if isinstance(error, Refusal) and error.status >= 500:
+            raise  # it is not done, and may be there
         # It was made after the back-up, so that it is not there to be ended.
         log.info("audit.not_done_again", event_name=event["event"], reason=str(error))
         return False
@@ -206,7 +162,21 @@ def _paused(services: Services, event: Event, data: Data, by: str, now: datetime
     return services.database.write(lambda c: _pause(services, c, str(event["delegation_id"]), now))
 
 
-# Each event that ended something, and how that is ended again.
+def _lowered(services: Services, event: Event, data: Data, by: str, now: datetime) -> bool:
+    narrower = parse_delegation(data["details"], services.vocabulary)
+    user = services.database.read(lambda c: users.by_id(c, str(data["by"]).removeprefix("user:")))
+    if user is None:
+        return False
+    manage_delegation.lower(services, user, str(event["delegation_id"]), lambda _: narrower, now)
+    return True
+
+
+def _key_revoked(services: Services, event: Event, data: Data, by: str, now: datetime) -> bool:
+    rotate_keys.revoke(services, str(data["kid"]), reason=str(data.get("reason", "")), by=by, now=now)
+    return True
+
+
+# Each event that ended or lowered something, and how that is done again.
 _AGAIN: Mapping[str, Callable[[Services, Event, Data, str, datetime], bool]] = {
     "revocation": _revoked,
     "agent.disabled": _agent_disabled,
@@ -214,6 +184,8 @@ _AGAIN: Mapping[str, Callable[[Services, Event, Data, str, datetime], bool]] = {
     "resource_server.disabled": _server_disabled,
     "api_token.revoked": _token_revoked,
     "delegation.paused": _paused,
+    "delegation.lowered": _lowered,
+    "key.revoked": _key_revoked,
 }
 
 
@@ -222,8 +194,12 @@ def _pause(services: Services, connection: Connection, delegation_id: str, now: 
     return chain is not None and changes.pause(connection, chain.leaf, now) == 1
 
 
-def _go_on(services: Services, before: Batch | None) -> None:
+def _go_on(services: Services, path: Path, agreed: Tree, now: datetime) -> None:
     """Tell the witness from where the history goes on, last of all: its newest line is what the database is held to."""
-    path, newest = services.settings.audit.witness_file, services.database.read(batches.latest)
-    if path is not None and newest is not None:
-        collectors.append(path, [batch.head for batch in (before, newest) if batch is not None])
+    key = services.signing_keys.active()
+    told = [heads.sign(agreed, services.issuer, key, now)]
+    after = agreed.size
+    while more := services.database.read(lambda connection: batches.after(connection, after, 50)):  # noqa: B023
+        told += [batch.head for batch in more]
+        after = more[-1].tree.size
+    collectors.append(path, told)

@@ -1,4 +1,4 @@
-"""A new signing key takes over from the present ones."""
+"""A new signing key takes over from the present ones, or one is taken back."""
 
 from datetime import datetime, timedelta
 
@@ -18,8 +18,24 @@ def rotate(services: Services, *, by: str, now: datetime) -> KeyRecord:
         key = signing_keys.rotate(
             connection, services.seal, now, publish_ahead=publish_ahead, longest_life=services.longest_life()
         )
-        activates_at = key.activates_at.isoformat().replace("+00:00", "Z")
-        Record("key.created").changed(connection, now, by=by, kid=key.kid, activates_at=activates_at)
+        _created(connection, key, by, now)
         return key
 
     return services.database.write(write)
+
+
+def revoke(services: Services, kid: str, *, reason: str, by: str, now: datetime) -> None:
+    """Take a key back that others may have: all that it signed ends. Raises `UnknownKey`, and `Refusal` (503)."""
+
+    def write(connection: Connection) -> None:
+        made = signing_keys.revoke(connection, services.seal, kid, now)
+        Record("key.revoked").changed(connection, now, by=by, kid=kid, reason=reason)
+        if made is not None:
+            _created(connection, made, by, now)
+
+    services.database.write(write)
+
+
+def _created(connection: Connection, key: KeyRecord, by: str, now: datetime) -> None:
+    activates_at = key.activates_at.isoformat().replace("+00:00", "Z")
+    Record("key.created").changed(connection, now, by=by, kid=key.kid, activates_at=activates_at)

@@ -13,6 +13,7 @@ from authserver.config import AuditStreamSettings
 from authserver.notifications import collectors
 from authserver.notifications.collectors import Line, NotTaken
 from authserver.services import Services
+from authserver.witnessed import look
 
 log = structlog.get_logger()
 _BATCHES = 20  # heads at once
@@ -27,9 +28,9 @@ def destinations_of(services: Services) -> dict[str, Send]:
     settings = services.settings.audit
     found: dict[str, Send] = {}
     if settings.witness_file is not None:
-        found["witness:file"] = partial(_heads_to_file, services)
+        found[deliveries.WITNESS_FILE] = partial(_heads_to_file, services)
     if settings.witness_url is not None:
-        found["witness:http"] = partial(_heads_to_url, services)
+        found[deliveries.WITNESS_URL] = partial(_heads_to_url, services)
     return found | {f"stream:{s.name}": partial(_events_to, services, s) for s in settings.streams}
 
 
@@ -63,6 +64,11 @@ def _heads_to_file(services: Services, position: int) -> int:
     path, new = services.settings.audit.witness_file, _new(services, position, _BATCHES)
     if not new or path is None:
         return position
+    if position and not path.exists():
+        # Where its disk is not there, a new file would know of no event that the database lacks (threats F15).
+        raise NotTaken("the file is not there any more; if it is to begin anew, make an empty one")
+    if look(services) is not None:
+        raise NotTaken("the witness has seen more than the database has")
     collectors.append(path, [batch.head for batch in new])
     return new[-1].tree.size
 

@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 from sqlalchemy import Connection
 
-from authserver import metrics, notify, observe, restore, seal, stream, transmit
+from authserver import metrics, notify, observe, seal, stream, transmit, witnessed
 from authserver.accounts import challenges, sessions, tries
 from authserver.actors import replay
 from authserver.approvals import records as approvals
@@ -147,7 +147,7 @@ def start(services: Services) -> threading.Event:
     stop = threading.Event()
     observe.note(services, services.clock.now())
     threading.Thread(target=_run, args=(services, stop), name="upkeep", daemon=True).start()
-    restore.look(services)
+    witnessed.look(services)
     _start(services, "audit", _SEAL_SECONDS, stop, _keep_audit)
     if notify.is_configured(services):
         _start(services, "notifications", _DELIVER_SECONDS, stop, _deliver)
@@ -165,12 +165,19 @@ def _deliver(services: Services) -> int:
     return notify.deliver(services, services.clock.now())
 
 
-def _keep_audit(services: Services) -> int:
-    """Seal the audit and tell of it."""
-    now = services.clock.now()
+def tend_audit(services: Services, now: datetime) -> int:
+    """Seal what is new and tell of it; returns how many took something. Raises `Refusal` (503).
+
+    Not while the database lacks what the witness has seen: another history would take the place of what is lost.
+    """
+    if witnessed.look(services) is not None or services.history.missing is not None:
+        return 0
     seal.seal(services, now)
-    restore.look(services)
     return stream.deliver(services, now)
+
+
+def _keep_audit(services: Services) -> int:
+    return tend_audit(services, services.clock.now())
 
 
 def _start(

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 
 from sqlalchemy import Connection, Row, bindparam, func, select
 from sqlalchemy.exc import IntegrityError
@@ -21,9 +22,9 @@ from authserver.schema import AuditBatch, AuditEvent, table_of
 
 _BATCHES, _EVENTS = table_of(AuditBatch), table_of(AuditEvent)
 # A transaction that has taken a number ends within seconds, whatever becomes of it (`database.statement_timeout`).
-_LATEST_COMMIT = timedelta(minutes=10)
-_MOST_GAPS = 10_000
-_LATE_BATCHES = 20
+_LATEST_COMMIT = timedelta(minutes=2)
+_FEWEST, _MOST = 20, 1_000  # batches that are looked through for numbers that were passed over
+_WIDEST_GAP = 10_000
 _AT_ONCE = 500  # parameters of one statement; SQLite takes 32,766
 _ID_BYTES = 8
 _ALL_EVENTS = select(_EVENTS)
@@ -91,6 +92,21 @@ def at_size(connection: Connection, size: int) -> Tree | None:
     return None if row is None else _batch(row).tree
 
 
+def head_at(connection: Connection, size: int) -> str | None:
+    """The signed head after so many events; None where no batch ended there."""
+    return connection.scalar(select(_BATCHES.c.head).where(_BATCHES.c.tree_size == size))
+
+
+def all_numbers(connection: Connection, *, page: int = 200) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Of every batch in order, its first position and the numbers of its events."""
+    last = -1
+    columns = select(_BATCHES.c.first, _BATCHES.c.event_ids).order_by(_BATCHES.c.first).limit(page)
+    while rows := connection.execute(columns.where(_BATCHES.c.first > last)).all():
+        for row in rows:
+            yield row.first, numbers(row.event_ids)
+        last = rows[-1].first
+
+
 def all_batches(connection: Connection, *, page: int = 50) -> Iterator[Batch]:
     """Every batch in order."""
     last = -1
@@ -101,12 +117,60 @@ def all_batches(connection: Connection, *, page: int = 50) -> Iterator[Batch]:
         last = rows[-1].first
 
 
-def unsealed(connection: Connection, now: datetime, most: int) -> list[Leaf]:
-    """Events that are in no batch yet, oldest first."""
-    newest = _highest_sealed(connection)
-    late = events_of(connection, _gaps(connection, now))
-    query = _ALL_EVENTS.where(_EVENTS.c.id > newest).order_by(_EVENTS.c.id).limit(most)
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """Which numbers are sealed, at the end of the tree: `highest`, and those below it that were passed over.
+
+    What has one of the latter may yet be committed. Those of longer ago were given to nothing.
+    """
+
+    highest: int
+    passed_over: frozenset[int]
+
+
+def unsealed(connection: Connection, most: int) -> list[Leaf]:
+    """Events that are in no batch yet: those that come late, then the others, oldest first."""
+    sealed = newest_numbers(connection)
+    late = events_of(connection, sorted(sealed.passed_over))
+    query = _ALL_EVENTS.where(_EVENTS.c.id > sealed.highest).order_by(_EVENTS.c.id).limit(most)
     return [leaf_in(row) for row in [*late.values(), *connection.execute(query)][:most]]
+
+
+def newest_numbers(connection: Connection) -> Sealed:
+    """What the newest batches have sealed, by the times of the batches: how long ago that is does not matter.
+
+    A server that stops has events that were committed after its last batch, under numbers below.
+    """
+    begin = _first_of_the_newest(connection)
+    earlier = select(_BATCHES.c.event_ids).where(_BATCHES.c.first < begin).order_by(_BATCHES.c.first.desc())
+    # A batch may have nothing but late events, so that the highest number is before it.
+    before = map(numbers, connection.scalars(earlier.limit(_FEWEST)))
+    highest, passed_over = max(chain.from_iterable(before), default=0), set[int]()
+    newest = select(_BATCHES.c.event_ids).where(_BATCHES.c.first >= begin).order_by(_BATCHES.c.first)
+    for event_ids in connection.scalars(newest):
+        found = numbers(event_ids)
+        # Nearly always, and on SQLite without exception; late ones would be at the beginning.
+        if found and found[0] == highest + 1 and found[-1] == highest + len(found):
+            highest = found[-1]
+            continue
+        for number in found:
+            if number > highest:
+                passed_over.update(range(max(highest + 1, number - _WIDEST_GAP), number))
+                highest = number
+            else:
+                passed_over.discard(number)
+    return Sealed(highest, frozenset(passed_over))
+
+
+def _first_of_the_newest(connection: Connection) -> int:
+    """The batch before which nothing that is missing can come any more."""
+    firsts = select(_BATCHES.c.first).order_by(_BATCHES.c.first.desc()).limit(1)
+    newest = connection.scalar(select(_BATCHES.c.sealed_at).order_by(_BATCHES.c.first.desc()).limit(1))
+    if newest is None:
+        return 0
+    by_time = connection.scalar(firsts.where(_BATCHES.c.sealed_at <= newest - _LATEST_COMMIT)) or 0
+    by_count = connection.scalar(firsts.offset(_FEWEST)) or 0
+    return max(min(by_time, by_count), connection.scalar(firsts.offset(_MOST)) or 0)
 
 
 def events_of(connection: Connection, ids: Sequence[int]) -> dict[int, EventRow]:
@@ -141,27 +205,22 @@ def append(
 
 def lag(connection: Connection, now: datetime) -> tuple[int, float]:
     """How many events are not sealed yet, and for how many seconds the oldest of them has waited."""
-    waiting = _EVENTS.c.id > _highest_sealed(connection)
+    sealed = newest_numbers(connection)
+    late = [row.at for row in events_of(connection, sorted(sealed.passed_over)).values()]
+    waiting = _EVENTS.c.id > sealed.highest
     count, oldest = connection.execute(select(func.count(), func.min(_EVENTS.c.at)).where(waiting)).one()
-    return count, max(0.0, (now - oldest).total_seconds()) if oldest is not None else 0.0
+    since = min((at for at in (oldest, *late) if at is not None), default=now)
+    return count + len(late), max(0.0, (now - since).total_seconds())
 
 
-def _highest_sealed(connection: Connection) -> int:
-    # Of several batches, since one may have nothing but late events in it.
-    newest = select(_BATCHES.c.event_ids).order_by(_BATCHES.c.first.desc()).limit(_LATE_BATCHES)
-    return max((max(numbers(event_ids)) for event_ids in connection.scalars(newest) if event_ids), default=0)
-
-
-def _gaps(connection: Connection, now: datetime) -> list[int]:
-    """Numbers between sealed events of the last minutes that nobody has used: what has them may yet be committed."""
-    query = select(_BATCHES.c.event_ids).where(_BATCHES.c.sealed_at > now - _LATEST_COMMIT)
-    recent = set[int]()
-    for event_ids in connection.scalars(query.order_by(_BATCHES.c.first)):
-        recent.update(numbers(event_ids))
-    if not recent:
-        return []
-    lowest, highest = min(recent), max(recent)
-    return [number for number in range(max(lowest, highest - _MOST_GAPS), highest) if number not in recent]
+def highest_within(connection: Connection, size: int) -> int:
+    """The highest number up to which all events that are sealed are among the first `size` leaves."""
+    ids, most = _BATCHES.c.event_ids, _FEWEST
+    within = select(ids).where(_BATCHES.c.first < size).order_by(_BATCHES.c.first.desc()).limit(most)
+    beyond = select(ids).where(_BATCHES.c.first >= size).order_by(_BATCHES.c.first).limit(_MOST)
+    highest = max(chain.from_iterable(map(numbers, connection.scalars(within))), default=0)
+    lowest = min(chain.from_iterable(map(numbers, connection.scalars(beyond))), default=highest + 1)
+    return min(highest, lowest - 1)
 
 
 def _batch(row: Row[tuple[object, ...]]) -> Batch:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from authserver.db import Conflict
 from authserver.schema import AuditBatch, AuditDelivery, table_of
 
+WITNESS_FILE, WITNESS_URL = "witness:file", "witness:http"  # destinations of heads; the others are of events
 _TABLE, _BATCHES = table_of(AuditDelivery), table_of(AuditBatch)
 # Seconds until the next attempt, after so many; then always the last one. Nothing is ever given up: the audit waits.
 _PAUSES = (30, 30, 60, 120, 300)
@@ -63,6 +64,11 @@ def taken(connection: Connection, delivery: Delivery, position: int, now: dateti
         _TABLE.c.destination == delivery.destination, _TABLE.c.position == delivery.position
     )
     connection.execute(done.values(position=position, attempts=0, due_at=now))
+
+
+def position(connection: Connection, destination: str) -> int:
+    """How many leaves of the tree the destination knows of."""
+    return connection.scalar(select(_TABLE.c.position).where(_TABLE.c.destination == destination)) or 0
 
 
 def reached(connection: Connection, destinations: Collection[str]) -> int | None:

@@ -107,12 +107,21 @@ def of_delegation(connection: Connection, delegation_id: str, before: int | None
     return [event_of(row) for row in connection.execute(query)]
 
 
-def all_events(connection: Connection, *, page: int = 1_000) -> Iterator[Event]:
-    """Every event, oldest first."""
-    last = 0
-    while rows := connection.execute(
-        select(_TABLE).where(_TABLE.c.id > last).order_by(_TABLE.c.id).limit(page)
-    ).all():
+def all_events(
+    connection: Connection,
+    *,
+    after: int = 0,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    page: int = 1_000,
+) -> Iterator[Event]:
+    """Every event after the event `after`, from `since` and before `until` where they are given, oldest first."""
+    query, last = select(_TABLE).order_by(_TABLE.c.id).limit(page), after
+    if since is not None:
+        query = query.where(_TABLE.c.at >= since)
+    if until is not None:
+        query = query.where(_TABLE.c.at < until)
+    while rows := connection.execute(query.where(_TABLE.c.id > last)).all():
         yield from map(event_of, rows)
         last = rows[-1].id
 

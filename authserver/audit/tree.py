@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 HASH_BYTES = 32
 _LEAF, _NODE = b"\x00", b"\x01"
+# Leaves from the one position, up to the other but without it.
+Span = tuple[int, int]
 
 
 class ProofRefused(ValueError):
@@ -59,36 +61,51 @@ def root_of(hashes: Sequence[bytes]) -> bytes:
     return Tree().with_leaves(hashes).root()
 
 
-def inclusion_proof(hashes: Sequence[bytes], position: int) -> list[bytes]:
-    """What leads from the leaf at `position` to the root over `hashes` (§2.1.3.1). Raises `IndexError`."""
-    if not 0 <= position < len(hashes):
+def inclusion_spans(position: int, size: int) -> list[Span]:
+    """The spans whose roots lead from the leaf at `position` to that over `size` (§2.1.3.1). Raises `IndexError`."""
+    if not 0 <= position < size:
         raise IndexError(position)
-    if len(hashes) == 1:
-        return []
-    split = _split(len(hashes))
-    left, right = hashes[:split], hashes[split:]
-    if position < split:
-        return [*inclusion_proof(left, position), root_of(right)]
-    return [*inclusion_proof(right, position - split), root_of(left)]
+    start, end, spans = 0, size, list[Span]()
+    while end - start > 1:
+        split = start + _split(end - start)
+        if position < split:
+            spans.append((split, end))
+            end = split
+        else:
+            spans.append((start, split))
+            start = split
+    return spans[::-1]
+
+
+def consistency_spans(first: int, size: int) -> list[Span]:
+    """The spans whose roots show that the tree of `first` leaves is the beginning of that of `size` (§2.1.4.1).
+
+    Raises `IndexError` where `first` is not from 1 to `size`.
+    """
+    if not 1 <= first <= size:
+        raise IndexError(first)
+    start, end, spans = 0, size, list[Span]()
+    while first != end:
+        split = start + _split(end - start)
+        if first <= split:
+            spans.append((split, end))
+            end = split
+        else:
+            spans.append((start, split))
+            start = split
+    if start:  # else it is the tree of `first` leaves itself, whose root is known already
+        spans.append((start, end))
+    return spans[::-1]
+
+
+def inclusion_proof(hashes: Sequence[bytes], position: int) -> list[bytes]:
+    """What leads from the leaf at `position` to the root over `hashes`. Raises `IndexError`."""
+    return [root_of(hashes[start:end]) for start, end in inclusion_spans(position, len(hashes))]
 
 
 def consistency_proof(hashes: Sequence[bytes], size: int) -> list[bytes]:
-    """What shows that the tree over the first `size` leaves is the beginning of that over all (§2.1.4.1).
-
-    Raises `IndexError` where `size` is not from 1 to the number of leaves.
-    """
-    if not 1 <= size <= len(hashes):
-        raise IndexError(size)
-    return _subproof(hashes, size, is_whole=True)
-
-
-def _subproof(hashes: Sequence[bytes], size: int, *, is_whole: bool) -> list[bytes]:
-    if size == len(hashes):
-        return [] if is_whole else [root_of(hashes)]
-    split = _split(len(hashes))
-    if size <= split:
-        return [*_subproof(hashes[:split], size, is_whole=is_whole), root_of(hashes[split:])]
-    return [*_subproof(hashes[split:], size - split, is_whole=False), root_of(hashes[:split])]
+    """What shows that the tree over the first `size` leaves is the beginning of that over all. Raises `IndexError`."""
+    return [root_of(hashes[start:end]) for start, end in consistency_spans(size, len(hashes))]
 
 
 def _split(size: int) -> int:

@@ -4,23 +4,26 @@ INVARIANT: a change to any sealed event, batch or head is found, and so is one t
 (test_A126_one_flipped_bit_anywhere_is_found).
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime
 
 from sqlalchemy import Connection, select
 
 from authserver import jose
 from authserver.audit import batches, heads
 from authserver.audit.batches import Batch, EventRow, Leaf
-from authserver.audit.events import Event, event_of
 from authserver.audit.heads import Head, HeadRefused
+from authserver.audit.spans import Numbers
 from authserver.audit.tree import Tree
 from authserver.schema import AuditEvent, AuditRetention, table_of
 
 _EVENTS, _RETENTION = table_of(AuditEvent), table_of(AuditRetention)
-_MOST_PROBLEMS = 100
+MOST_PROBLEMS = 100
 RETENTION, RESTORED = "audit.retention", "audit.restored"
+# Never taken away themselves: without them, what is missing could not be told from what somebody removed.
+SAYS_WHAT_IS_MISSING = (RETENTION, RESTORED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,59 +63,46 @@ class Verified:
 def verify(
     connection: Connection, keys: Sequence[jose.VerificationKey], issuer: str, witnessed: Sequence[Head] = ()
 ) -> Verified:
-    """Hold the audit in the database to itself, and to heads that were kept elsewhere, in the order they came in."""
-    check = _Check(keys, issuer)
+    """Hold the audit in the database to itself, and to heads that were kept elsewhere, in the order they came in.
+
+    All of it has to be read at one instant (`db.see_one_instant`) where servers run meanwhile.
+    """
+    check = _Check(keys, issuer, frozenset(head.tree_size for head in witnessed))
+    check.said(_said(connection))
+    check.retention(_retention(connection))
     for batch in batches.all_batches(connection):
         check.batch(batch, batches.events_of(connection, [leaf.event_id for leaf in batch.leaves]))
-    check.retention(dict(_retention(connection)))
-    check.inserted(_numbers(connection))
+    check.inserted(_numbers(connection), batches.newest_numbers(connection).passed_over)
     check.witnessed(witnessed)
     return check.found
 
 
-def verify_export(
-    events: Iterable[Mapping[str, object]],
-    signed_heads: Iterable[str],
-    keys: Sequence[jose.VerificationKey],
-    issuer: str,
-) -> Verified:
-    """Hold an export to signed heads, with nothing else at hand.
-
-    Each event says at which `leaf` it is; those that are not sealed yet say nothing. All leaves have to be there, from
-    the first to that of the newest head, so an export of a part cannot be verified alone.
-    """
-    found, hashes = Verified(), dict[int, bytes]()
-    for event in events:
-        leaf = event.get("leaf")
-        if leaf is None:
-            found.unsealed += 1
-        elif type(leaf) is not int or leaf < 0 or leaf in hashes:
-            found.problems.append(f"event {event.get('id')}: says leaf {leaf}, which cannot be")
-        else:
-            hashes[leaf] = batches.leaf_of({name: value for name, value in event.items() if name != "leaf"})
-    found.sealed = len(hashes)
-    known, problems = heads.read_file(signed_heads, keys)
-    found.problems += problems
-    tree = Tree()
-    for head in sorted(known, key=lambda head: head.tree_size):
-        missing = [number for number in range(tree.size, head.tree_size) if number not in hashes]
-        if missing:
-            found.problems.append(
-                f"leaf {missing[0]} and {len(missing) - 1} more are missing from the export"
-            )
-            break
-        tree = tree.with_leaves([hashes[number] for number in range(tree.size, head.tree_size)])
-        found.problems += _against(head, tree, issuer)
-        found.heads += 1
-    if not known:
-        found.problems.append("there is no head to hold the export to")
-    elif len(hashes) > tree.size and not found.problems:
-        found.problems.append(f"{len(hashes) - tree.size} events are after the newest head")
-    found.root = tree.root()
-    return found
+def went_back_after(witnessed: Sequence[Head]) -> list[bool]:
+    """Of each head, in the order they came in, whether a later one is of no more events: a back-up was restored."""
+    went_back, smallest = list[bool](), None
+    for head in reversed(witnessed):
+        went_back.append(smallest is not None and smallest <= head.tree_size)
+        smallest = head.tree_size if smallest is None else min(smallest, head.tree_size)
+    return went_back[::-1]
 
 
-def _against(head: Head, tree: Tree, issuer: str) -> list[str]:
+def was_lost(head: Head, lost: Iterable[Lost]) -> bool:
+    """Whether the audit says that the head's events were lost: the history goes on from fewer."""
+    return any(one.start < head.tree_size <= one.end for one in lost)
+
+
+def lost_by(name: object, data: object) -> Lost | None:
+    """What an event says was lost; None where it says nothing of that."""
+    if name != RESTORED or not isinstance(data, dict):
+        return None
+    start, end = data.get("tree_size"), data.get("witnessed_size")
+    return Lost(start, end) if type(start) is int and type(end) is int else None
+
+
+def against(head: Head, tree: Tree, issuer: str) -> list[str]:
+    """What is wrong with a head, held to the tree as it was then."""
+    if not head.signed:
+        return [f"the head after {head.tree_size} events is signed by no key of this server"]
     if head.issuer != issuer:
         return [f"the head after {head.tree_size} events is of another server, {head.issuer}"]
     if head.root != tree.root():
@@ -123,14 +113,34 @@ def _against(head: Head, tree: Tree, issuer: str) -> list[str]:
 
 
 class _Check:
-    def __init__(self, keys: Sequence[jose.VerificationKey], issuer: str) -> None:
+    def __init__(
+        self, keys: Sequence[jose.VerificationKey], issuer: str, witnessed_sizes: frozenset[int]
+    ) -> None:
         self.found = Verified()
         self._keys, self._issuer = keys, issuer
         self._tree = Tree()
-        self._roots = dict[int, bytes]()  # by the size of the tree after each batch
-        self._position_of = dict[int, int]()
-        self._gone: list[tuple[int, int]] = []  # position and number of events that are not there
-        self._said_removed: dict[int, str] = {}
+        self._wanted = witnessed_sizes
+        self._roots = dict[int, bytes]()  # by the size of the tree, where a witness has such a head
+        self._sealed = Numbers()
+        self._kept_from = 0  # retention took away leaves before this position, and nothing after
+        self._said_removed = list[Mapping[str, object]]()
+
+    def said(self, events: Iterable[tuple[str, Mapping[str, object]]]) -> None:
+        """What the audit itself says of events that are not there."""
+        for name, data in events:
+            if name == RETENTION:
+                self._said_removed.append(data)
+            elif (lost := lost_by(name, data)) is not None:
+                self.found.lost.append(lost)
+
+    def retention(self, removed: Iterable[Mapping[str, object]]) -> None:
+        """Hold what retention has taken away to what the audit says of it."""
+        for row in removed:
+            below = row["below"]
+            if row in self._said_removed and isinstance(below, int):
+                self._kept_from = max(self._kept_from, below)
+            else:
+                self._problem(f"the audit does not say that events below {below} were taken away")
 
     def batch(self, batch: Batch, rows: Mapping[int, EventRow]) -> None:
         if batch.first != self._tree.size:
@@ -143,28 +153,21 @@ class _Check:
         if self._tree != batch.tree:
             self._problem(f"batch {batch.first}: its leaves do not lead to its tree")
         self._head(batch)
-        self._roots[self._tree.size] = self._tree.root()
+        if self._tree.size in self._wanted:
+            self._roots[self._tree.size] = self._tree.root()
         self.found.sealed, self.found.root = self._tree.size, self._tree.root()
 
     def _leaf(self, position: int, leaf: Leaf, row: EventRow | None) -> None:
-        if leaf.event_id in self._position_of:
+        if leaf.event_id in self._sealed:
             self._problem(f"event {leaf.event_id}: is sealed twice, at {position} too")
-        self._position_of[leaf.event_id] = position
-        if row is None:
-            self._gone.append((position, leaf.event_id))
-            return
-        if batches.leaf_in(row) != leaf:
-            self._problem(f"event {leaf.event_id}: was changed after it was sealed")
-            return
-        if row.event in (RETENTION, RESTORED):
-            self._remember(event_of(row))
-
-    def _remember(self, event: Event) -> None:
-        data: dict[str, Any] = dict(event.data)
-        if event.event == RETENTION:
-            self._said_removed[data["below"]] = data["removed_before"]
+        self._sealed.add(leaf.event_id)
+        if row is not None:
+            if batches.leaf_in(row) != leaf:
+                self._problem(f"event {leaf.event_id}: was changed after it was sealed")
+        elif position < self._kept_from:
+            self.found.removed_by_retention += 1
         else:
-            self.found.lost.append(Lost(data["tree_size"], data["witnessed_size"]))
+            self._problem(f"event {leaf.event_id}: was removed")
 
     def _head(self, batch: Batch) -> None:
         try:
@@ -176,40 +179,36 @@ class _Check:
             self._problem(f"batch {batch.first}: its head is of another time")
         if head.tree_size != self._tree.size:
             self._problem(f"batch {batch.first}: its head is of {head.tree_size} events")
-        else:
-            self.found.problems += _against(head, self._tree, self._issuer)
+            return
+        for problem in against(head, self._tree, self._issuer):
+            self._problem(problem)
 
-    def retention(self, removed: Mapping[int, str]) -> None:
-        """Hold what is missing to what retention has taken away, and that to what the audit says of it."""
-        for below, before in removed.items():
-            if self._said_removed.get(below) != before:
-                self._problem(f"the audit does not say that events below {below} were taken away")
-        allowed = max((below for below in removed if below in self._said_removed), default=0)
-        for position, number in self._gone:
-            if position < allowed:
-                self.found.removed_by_retention += 1
-            else:
-                self._problem(f"event {number}: was removed")
+    def inserted(self, numbers: Iterable[int], passed_over: frozenset[int]) -> None:
+        """Events that are in no batch: new ones, which are sealed soon; or old ones that were not there then.
 
-    def inserted(self, numbers: Iterator[int]) -> None:
-        """Events that are in no batch: new ones, which are sealed soon; or old ones that were not there then."""
-        newest = max(self._position_of, default=0)
+        One whose number was passed over a moment before is new, too: it was committed late.
+        """
+        newest = self._sealed.highest()
         for number in numbers:
-            if number in self._position_of:
+            if number in self._sealed:
                 continue
             self.found.unsealed += 1
-            if number < newest:
+            if number < newest and number not in passed_over:
                 self._problem(f"event {number}: was not there when those around it were sealed")
 
     def witnessed(self, witnessed: Sequence[Head]) -> None:
         """Hold the tree to heads that were kept elsewhere."""
-        for number, head in enumerate(witnessed):
+        for head, went_back in zip(witnessed, went_back_after(witnessed), strict=True):
             self.found.heads += 1
             problem = self._contradiction(head)
-            if problem is not None and not self._was_lost(head, witnessed[number + 1 :]):
+            if problem is not None and not (went_back and was_lost(head, self.found.lost)):
                 self._problem(problem)
 
     def _contradiction(self, head: Head) -> str | None:
+        if not head.signed:
+            return (
+                f"a witness has a head after {head.tree_size} events that is signed by no key of this server"
+            )
         if head.issuer != self._issuer:
             return f"a witness has a head of another server, {head.issuer}"
         if head.tree_size > self._tree.size:
@@ -219,22 +218,34 @@ class _Check:
             return f"a witness has seen another history up to event {head.tree_size}"
         return None
 
-    def _was_lost(self, head: Head, later: Sequence[Head]) -> bool:
-        # A back-up that was restored goes on from fewer events; the audit then says which were lost.
-        went_back = any(after.tree_size <= head.tree_size for after in later)
-        return went_back and any(lost.start < head.tree_size <= lost.end for lost in self.found.lost)
-
     def _root_at(self, size: int) -> bytes | None:
         return Tree().root() if size == 0 else self._roots.get(size)
 
     def _problem(self, text: str) -> None:
-        if len(self.found.problems) < _MOST_PROBLEMS:
+        if len(self.found.problems) < MOST_PROBLEMS:
             self.found.problems.append(text)
 
 
-def _retention(connection: Connection) -> Iterator[tuple[int, str]]:
+def _said(connection: Connection) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """The events that say what is missing, sealed or not yet; whether they are as written shows elsewhere."""
+    query = select(_EVENTS.c.event, _EVENTS.c.data).where(_EVENTS.c.event.in_(SAYS_WHAT_IS_MISSING))
+    for row in connection.execute(query.order_by(_EVENTS.c.id)):
+        try:
+            data = json.loads(row.data)
+        except ValueError:
+            continue
+        if isinstance(data, dict):
+            yield row.event, data
+
+
+def _retention(connection: Connection) -> Iterator[Mapping[str, object]]:
     for row in connection.execute(select(_RETENTION).order_by(_RETENTION.c.below)):
-        yield row.below, row.removed_before.isoformat()
+        yield removal(row.below, row.highest_id, row.removed_before)
+
+
+def removal(below: int, highest_id: int, removed_before: datetime) -> dict[str, object]:
+    """What the event of a removal says, which is what its row does."""
+    return {"below": below, "highest_id": highest_id, "removed_before": removed_before.isoformat()}
 
 
 def _numbers(connection: Connection, *, page: int = 10_000) -> Iterator[int]:

@@ -10,12 +10,16 @@ from sqlalchemy import Connection
 
 from authserver import jose, restore, seal
 from authserver.audit import export as exporting
+from authserver.audit import proofs
 from authserver.audit.export import Format, Period
-from authserver.audit.verification import verify_export
+from authserver.audit.offline import verify_export
+from authserver.audit.tree import ProofRefused
 from authserver.commands.context import Failed, json_always, opened, operator, print_json, read_json
+from authserver.db import see_one_instant
 from authserver.jose import KeysRefused, usable_keys
 from authserver.tokens.signing_keys import list_keys
-from authserver.verify_audit import verify_against
+from authserver.verify_audit import verify_here
+from authserver.witnessed import Missing, look
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _TIMES = click.DateTime(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d"])
@@ -38,12 +42,16 @@ def verb() -> None:
 )
 @click.option("--since", type=_TIMES, help="Only what happened from then on, in UTC.")
 @click.option("--until", type=_TIMES, help="Only what happened before then, in UTC.")
+@click.option(
+    "--after", type=click.IntRange(min=0), default=0, help="Only what follows the event of that id."
+)
 @json_always
-def export(format_: Format, since: datetime | None, until: datetime | None) -> None:
+def export(format_: Format, since: datetime | None, until: datetime | None, after: int) -> None:
     """Print all events as JSON Lines, oldest first, each with the leaf of the audit's tree that it is."""
-    period = Period(_in_utc(since), _in_utc(until))
+    period = Period(_in_utc(since), _in_utc(until), after)
 
     def write_out(connection: Connection) -> None:
+        see_one_instant(connection)
         for event in exporting.exported(connection, period):
             click.echo(exporting.line(event, format_))
 
@@ -72,6 +80,28 @@ def keys() -> None:
         print_json({"keys": [key.public_jwk for key in services.database.read(list_keys)]})
 
 
+@verb.command("prove")
+@click.option("--event", type=click.IntRange(min=1), help="Prove that the event of that id is in the tree.")
+@click.option(
+    "--since", type=click.IntRange(min=1), help="Prove that the tree after so many events only grew."
+)
+@json_always
+def prove(event: int | None, since: int | None) -> None:
+    """Print a proof that `audit verify --proof` checks elsewhere, with nothing but the server's keys."""
+    if (event is None) == (since is None):
+        raise click.UsageError("takes one of --event and --since")
+
+    def find(connection: Connection) -> dict[str, object]:
+        see_one_instant(connection)
+        return proofs.of_event(connection, event) if event else proofs.of_growth(connection, since or 0)
+
+    with opened() as services:
+        try:
+            print_json(services.database.read(find))
+        except LookupError as error:
+            raise Failed(str(error)) from error
+
+
 @verb.command("verify")
 @click.option(
     "--heads", "heads_file", type=_FILE, help="Heads that were kept elsewhere; else the witness_file."
@@ -79,25 +109,34 @@ def keys() -> None:
 @click.option(
     "--export", "export_file", type=_FILE, help="Hold this export to the heads, without the database."
 )
+@click.option("--proof", "proof_file", type=_FILE, help="Check a proof that `audit prove` printed, likewise.")
 @click.option("--jwks", "jwks_file", type=_FILE, help="The keys for that: what `audit keys` printed.")
 @click.option("--issuer", help="The server whose audit it is.")
 @json_always
 def check(
-    heads_file: Path | None, export_file: Path | None, jwks_file: Path | None, issuer: str | None
+    heads_file: Path | None,
+    export_file: Path | None,
+    proof_file: Path | None,
+    jwks_file: Path | None,
+    issuer: str | None,
 ) -> None:
     """Say whether any event, batch or head was changed, removed, inserted or moved, or the newest were cut off.
 
-    With --export, --heads, --jwks and --issuer it needs neither configuration nor database. Exit code 1 where something
-    is not as it was.
+    With --export, --heads, --jwks and --issuer, or --proof, --jwks and --issuer, it needs neither configuration nor
+    database. Exit code 1 where something is not as it was.
     """
+    if proof_file is not None:
+        if jwks_file is None or issuer is None:
+            raise click.UsageError("--proof takes --jwks and --issuer with it")
+        _check_proof(proof_file, _keys(jwks_file), issuer)
+        return
     if export_file is not None:
         if heads_file is None or jwks_file is None or issuer is None:
             raise click.UsageError("--export takes --heads, --jwks and --issuer with it")
         found = verify_export(_events(export_file), _lines(heads_file), _keys(jwks_file), issuer)
     else:
         with opened() as services:
-            witness = heads_file or services.settings.audit.witness_file
-            found = verify_against(services, _lines(witness) if witness is not None else ())
+            found = verify_here(services, _lines(heads_file) if heads_file is not None else None)
     print_json(found.to_json())
     if found.problems:
         raise click.exceptions.Exit(1)
@@ -108,6 +147,11 @@ def check(
 def seal_now() -> None:
     """Seal now what running servers seal within seconds. Prints how many events it was."""
     with opened() as services:
+        missing = look(services)
+        if missing is not None:
+            raise Failed(
+                f"the database lacks events that the witness has seen ({_lacks(missing)}): audit restore"
+            )
         print_json({"sealed": seal.seal(services, services.clock.now())})
 
 
@@ -128,6 +172,8 @@ def go_on(copy: Path | None, accept_loss: bool) -> None:
             done = restore.restore(services, events, by=operator(), now=services.clock.now())
         except (restore.CopyRefused, LookupError) as error:
             raise Failed(str(error)) from error
+        except OSError as error:
+            raise Failed(f"the witness's file: {error.strerror}") from error
     print_json(
         {
             "sealed": done.sealed,
@@ -136,6 +182,20 @@ def go_on(copy: Path | None, accept_loss: bool) -> None:
             "lost": dict(done.lost),
         }
     )
+
+
+def _check_proof(path: Path, keys: tuple[jose.VerificationKey, ...], issuer: str) -> None:
+    unverified = read_json(path)
+    try:
+        shows = proofs.check(unverified if isinstance(unverified, dict) else {}, keys, issuer)
+    except ProofRefused as error:
+        print_json({"ok": False, "problems": [f"the proof shows nothing: {error}"]})
+        raise click.exceptions.Exit(1) from error
+    print_json({"ok": True, "shows": shows})
+
+
+def _lacks(missing: Missing) -> str:
+    return f"{missing.sealed} of {missing.head.tree_size}"
 
 
 def _events(path: Path) -> Iterator[dict[str, object]]:

@@ -124,6 +124,7 @@ def _checks(settings: Settings, database: Database) -> Iterator[tuple[str, Check
         yield "key age", lambda: database.read(lambda c: health_checks.key_age(c, now))
         yield "sealing", lambda: database.read(lambda c: health_checks.sealing(c, now))
         yield "witnesses", lambda: database.read(lambda c: health_checks.witnesses(c, settings))
+        yield "history", lambda: health_checks.history(database, settings)
         yield "event receivers", lambda: database.read(lambda c: health_checks.receivers(c, now))
 
 

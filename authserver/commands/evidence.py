@@ -7,6 +7,7 @@ import click
 from sqlalchemy import Connection
 
 from authserver.commands.context import Failed, json_always, opened, print_json
+from authserver.db import see_one_instant
 from authserver.evidence import report
 from authserver.evidence.checks import Facts
 from authserver.services import load_policies
@@ -31,6 +32,7 @@ def verb(output: Path) -> None:
         load_policies(services)
 
         def write_out(connection: Connection) -> dict[str, int]:
+            see_one_instant(connection)
             facts = Facts(services, connection, services.clock.now())
             assessed = report.assess(facts)
             _write(output / "evidence.html", report.to_html(facts, assessed))

@@ -11,8 +11,10 @@ from sqlalchemy import Connection, text
 
 from authserver.audit import batches, deliveries
 from authserver.config import Settings
+from authserver.db import Database
 from authserver.streams import records
 from authserver.tokens.signing_keys import list_keys
+from authserver.witnessed import compare
 
 # Sealing follows within seconds, and events within a second; what is older than this is behind.
 _BEHIND = timedelta(minutes=5)
@@ -72,6 +74,21 @@ def witnesses(connection: Connection, settings: Settings) -> str:
             "none: cutting off the newest audit rows would not show (audit.witness_file, audit.witness_url)"
         )
     return "told"
+
+
+def history(database: Database, settings: Settings) -> str:
+    """Whether the database has all that the witness's file has seen. Raises `Trouble`."""
+    path = settings.audit.witness_file
+    try:
+        missing = None if path is None else compare(database, settings.server.issuer, path)
+    except OSError as error:
+        raise Trouble(f"{path}: {error.strerror}") from error
+    if missing is not None:
+        raise Trouble(
+            f"the database has {missing.sealed} events, and not those that the witness saw, {missing.head.tree_size}:"
+            " it was restored from a back-up, and mints nothing until  python manage.py audit restore"
+        )
+    return "whole, as far as a witness knows" if path else "no witness's file would know (audit.witness_file)"
 
 
 def clock(connection: Connection, now: datetime) -> str:

@@ -3,10 +3,8 @@
 from datetime import datetime
 
 import click
-from sqlalchemy import Connection
 
 from authserver import reencrypt, rotate_keys
-from authserver.audit.events import Record
 from authserver.commands.context import (
     TAKES_ANY_ID,
     Failed,
@@ -65,20 +63,10 @@ def revoke(kid: str, reason: str) -> None:
     Where no other key signs, a new one is made that does. Server processes notice within two seconds.
     """
 
-    def write(connection: Connection) -> KeyRecord | None:
-        made = signing_keys.revoke(connection, services.seal, kid, now)
-        Record("key.revoked").changed(connection, now, by=operator(), kid=kid, reason=reason)
-        if made is not None:
-            activates_at = instant(made.activates_at)
-            Record("key.created").changed(
-                connection, now, by=operator(), kid=made.kid, activates_at=activates_at
-            )
-        return made
-
     with opened() as services:
         now = services.clock.now()
         try:
-            services.database.write(write)
+            rotate_keys.revoke(services, kid, reason=reason, by=operator(), now=now)
         except UnknownKey as error:
             raise Failed(f"there is no key {kid}, or it is gone already") from error
         found = services.database.read(signing_keys.list_keys)

@@ -14,7 +14,6 @@ from sqlalchemy import ColumnElement, Connection, Row, func, select
 from authserver import stream
 from authserver.administration import gaps
 from authserver.audit import batches
-from authserver.audit.verification import verify
 from authserver.ledger.check import check as ledger_differences
 from authserver.policies import states
 from authserver.policies.files import read_files
@@ -22,7 +21,8 @@ from authserver.policy.catalogue import LONGEST_LIFETIME, CatalogueEntry
 from authserver.schema import Action, Agent, AuditEvent, Delegation, EventStream, Revocation, table_of
 from authserver.schema import ResourceServer as ResourceServerRow
 from authserver.services import Services
-from authserver.tokens.signing_keys import all_public, list_keys
+from authserver.tokens.signing_keys import list_keys
+from authserver.verify_audit import verify_here
 
 _AGENTS, _ACTIONS, _SERVERS = table_of(Agent), table_of(Action), table_of(ResourceServerRow)
 _DELEGATIONS, _EVENTS, _REVOCATIONS = table_of(Delegation), table_of(AuditEvent), table_of(Revocation)
@@ -32,6 +32,14 @@ _OLDEST_SECRET, _OLDEST_KEY = timedelta(days=365), timedelta(days=180)
 _UNUSED = timedelta(days=90)
 _LONGEST_UNSEALED = 300.0  # seconds
 _SHOWN = 10
+_LAST_REVOCATIONS = 100
+_CLOCKS_APART = timedelta(seconds=30)
+# What a revocation of each of these levels covers.
+_ENDED_BY = {
+    "delegation": _DELEGATIONS.c.id,
+    "agent": _DELEGATIONS.c.client_id,
+    "user": _DELEGATIONS.c.user_id,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +58,18 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found. `where` is the setting, file or table in which it stands."""
+    """What a check found. `where` is the setting, file or table in which it stands.
+
+    `met` is None where there is nothing to hold it to: it is shown, and no control is met by it.
+    """
 
     check: str
-    met: bool
+    met: bool | None
     says: str
     where: str
 
 
-Check = Callable[[Facts], tuple[bool, str, str]]
+Check = Callable[[Facts], tuple[bool | None, str, str]]
 
 
 def _some(names: Iterable[str]) -> str:
@@ -147,10 +158,10 @@ def approvals(facts: Facts) -> tuple[bool, str, str]:
     return any(entry.approval == "always" for entry in facts.actions), said, "catalogue: approval, approver"
 
 
-def approval_limits(facts: Facts) -> tuple[bool, str, str]:
+def approval_limits(facts: Facts) -> tuple[None, str, str]:
     """Nobody is asked without end."""
     settings = facts.services.settings.approvals.model_dump()
-    return True, ", ".join(f"{name} {value}" for name, value in settings.items()), "[approvals]"
+    return None, ", ".join(f"{name} {value}" for name, value in settings.items()), "[approvals]"
 
 
 # --- who is calling -------------------------------------------------------------------------------------------------
@@ -248,11 +259,11 @@ def delegations_end(facts: Facts) -> tuple[bool, str, str]:
     return last is None or last <= facts.now + timedelta(days=most), said, "delegations.longest_days"
 
 
-def hand_over_depth(facts: Facts) -> tuple[bool, str, str]:
+def hand_over_depth(facts: Facts) -> tuple[None, str, str]:
     """How far delegations were handed on."""
     paths = facts.connection.scalars(select(_DELEGATIONS.c.path).where(_DELEGATIONS.c.expires_at > facts.now))
     deepest = max((path.count(" ") for path in paths), default=0)
-    return True, f"the deepest chain that stands was handed on {deepest} times", "delegations"
+    return None, f"the deepest chain that stands was handed on {deepest} times", "delegations"
 
 
 def ledger(facts: Facts) -> tuple[bool, str, str]:
@@ -267,18 +278,35 @@ def ledger(facts: Facts) -> tuple[bool, str, str]:
     )
 
 
-def open_reservations(facts: Facts) -> tuple[bool, str, str]:
+def open_reservations(facts: Facts) -> tuple[None, str, str]:
     """What an agent may hold at once is bounded."""
     most = facts.services.settings.ledger.open_reservations
-    return True, f"at most {most} reservations of one delegation at once", "ledger.open_reservations"
+    return None, f"at most {most} reservations of one delegation at once", "ledger.open_reservations"
 
 
 def revocation_at_hand(facts: Facts) -> tuple[bool, str, str]:
-    """What was ended, at which level."""
+    """What was ended, at which level; and after the last of it, nothing was issued on it any more."""
     levels = select(_REVOCATIONS.c.kind, func.count().label("times")).group_by(_REVOCATIONS.c.kind)
     rows = facts.connection.execute(levels.order_by(_REVOCATIONS.c.kind)).all()
     said = ", ".join(f"{row.kind} {row.times}" for row in rows) or "none yet"
-    return True, f"revocations so far: {said}", "revocations"
+    newest = select(_REVOCATIONS).where(_REVOCATIONS.c.kind.in_(_ENDED_BY))
+    last = facts.connection.execute(newest.order_by(_REVOCATIONS.c.id.desc()).limit(_LAST_REVOCATIONS)).all()
+    late = sum(_issued_after(facts.connection, revocation) for revocation in last)
+    return (
+        not late,
+        f"revocations so far: {said}; tokens issued after the last {len(last)}: {late}",
+        "revocations",
+    )
+
+
+def _issued_after(connection: Connection, revocation: Row[tuple[object, ...]]) -> int:
+    covered = (_ENDED_BY[revocation.kind] == revocation.target) & (
+        _DELEGATIONS.c.revocations_before < revocation.id
+    )
+    of_them = (_ACTIONS.c.root_id == _DELEGATIONS.c.root_id) & (_ACTIONS.c.delegation_id == _DELEGATIONS.c.id)
+    after = _ACTIONS.c.issued_at > revocation.revoked_at + _CLOCKS_APART
+    query = select(func.count()).select_from(_ACTIONS).join(_DELEGATIONS, of_them).where(covered, after)
+    return connection.scalar(query) or 0
 
 
 # --- keys and places ------------------------------------------------------------------------------------------------
@@ -303,7 +331,7 @@ def issuer_protected(facts: Facts) -> tuple[bool, str, str]:
 
 def audit_sealed(facts: Facts) -> tuple[bool, str, str]:
     """The audit is as it was written, and sealing is not behind."""
-    found = verify(facts.connection, all_public(facts.connection), facts.services.issuer)
+    found = verify_here(facts.services)  # with the witness's file, where there is one
     count, seconds = batches.lag(facts.connection, facts.now)
     said = f"{found.sealed} events sealed, {count} not yet; problems: {_some(found.problems)}"
     return not found.problems and seconds <= _LONGEST_UNSEALED, said, "audit verify"

@@ -116,8 +116,8 @@ def _assessed(facts: Facts, control: Control, found: Mapping[str, Finding]) -> A
 def _state(control: Control, findings: Sequence[Finding]) -> State:
     if control.applies == "no":
         return "does not apply"
-    met = sum(finding.met for finding in findings)
-    if met == len(findings):
+    held = [finding.met for finding in findings if finding.met is not None]
+    if held and all(held):
         # What lies outside of this server is never met by it alone.
         return "met" if control.applies == "yes" else "partly met"
-    return "partly met" if met else "not met"
+    return "partly met" if any(held) else "not met"

@@ -38,6 +38,7 @@ keys reencrypt
 audit export
 audit heads
 audit keys
+audit prove
 audit verify
 audit seal
 audit restore

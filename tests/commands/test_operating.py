@@ -197,6 +197,7 @@ def test_a_healthy_server_has_a_line_for_each_check(healthy: Manage) -> None:
         "key age",
         "sealing",
         "witnesses",
+        "history",
         "event receivers",
     ]
     lines = healthy.prints("doctor").splitlines()
@@ -279,7 +280,7 @@ def test_the_doctor_finds_a_database_that_forgets(postgresql_url: str, tmp_path:
     """The tests' own PostgreSQL does not wait for the disk."""
     manage = operator_of(tmp_path, postgresql_url)
     result = manage.run("doctor")
-    assert (result.exit_code, result.stderr) == (1, "1 of 18 checks failed\n")
+    assert (result.exit_code, result.stderr) == (1, "1 of 19 checks failed\n")
     assert "WRONG  durability: what is committed can be lost: fsync off" in result.stdout
 
 

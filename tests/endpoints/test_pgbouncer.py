@@ -189,6 +189,6 @@ def test_the_tables_for_citus_are_all_there_are() -> None:
     assert {*distributed} == {table.name for table in tables if "root_id" in table.primary_key.columns}
     assert sorted(distributed + referenced) == sorted(table.name for table in tables)
     triggers = re.findall(r"DROP TRIGGER (\w+) ON (\w+);", commands)
-    kept = ("transfers", "audit_events", "audit_batches", "audit_retention")
+    kept = ("transfers", "audit_events", "audit_batches", "audit_retention", "revocations")
     append_only = [(f"{table}_append_only", table) for table in kept]
     assert sorted(triggers) == sorted([*append_only, ("audit_events_kept", "audit_events")])

@@ -1,19 +1,24 @@
 """F12: sealing behind, a collector down for a day: nothing is lost, what is held is bounded, all arrives in order."""
 
 import json
+import random
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from authserver import stream
 from authserver.audit import batches
+from authserver.audit.events import Record
 from authserver.seal import seal
+from authserver.verify_audit import verify_here
 from tests.listening import listening
 from tests.world import World, running_world
 
@@ -187,3 +192,46 @@ def test_a_witness_gets_every_head_over_http(sqlite_url: str, tmp_path: Path) ->
         kept = world.services.database.read(lambda c: [batch.head for batch in batches.all_batches(c)])
         assert collector.bodies == kept
         assert collector.headers[0]["Content-Type"] == "application/jwt"
+
+
+def test_what_is_committed_out_of_order_while_others_seal_raises_no_alarm_and_is_sealed_once(
+    database_url: str, tmp_path: Path
+) -> None:
+    """PostgreSQL numbers rows when they are written, and shows them when they are committed."""
+    with told(database_url, tmp_path / "world") as world:
+        ended, problems = threading.Event(), list[str]()
+
+        def write(number: int) -> None:
+            by = random.Random(number)
+
+            def slowly(connection: Connection) -> None:
+                Record("page.refused").changed(connection, world.clock.now(), number=number)
+                time.sleep(by.random() * 0.02)
+                if by.random() < 0.1:
+                    raise ValueError  # a number that nobody has
+
+            for _ in range(40):
+                with suppress(ValueError):
+                    world.services.database.write(slowly)
+
+        def seal_again() -> None:
+            while not ended.is_set():
+                seal(world.services, world.clock.now())
+
+        def look_again() -> None:
+            while not ended.is_set():
+                problems.extend(verify_here(world.services).problems)
+
+        writers = [threading.Thread(target=write, args=(number,)) for number in range(3)]
+        others = [threading.Thread(target=target) for target in (seal_again, seal_again, look_again)]
+        for thread in (*writers, *others):
+            thread.start()
+        for thread in writers:
+            thread.join()
+        ended.set()
+        for thread in others:
+            thread.join()
+        seal(world.services, world.clock.now())
+        found = verify_here(world.services)
+        assert (problems, found.problems, found.unsealed) == ([], [], 0)
+        assert found.sealed == len(world.events())

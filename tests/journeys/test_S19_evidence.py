@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,12 @@ from authserver.evidence import checks, report
 from authserver.evidence.checks import Facts
 from authserver.register import disable_agent
 from authserver.revoke import Target, revoke
+from authserver.schema import Action
 from authserver.seal import seal
 from authserver.services import load_policies
-from tests.world import World
+from authserver.upkeep import tend_audit
+from tests.attacks.making import change
+from tests.world import World, running_world
 
 TESTS = Path(__file__).resolve().parent.parent
 FRAMEWORKS = {"OWASP Agentic 2026": 10, "OWASP NHI 2025": 10, "CSA MAESTRO": 7, "NIST AI RMF 1.0": 10}
@@ -73,10 +77,14 @@ def test_S19_the_report_says_what_the_running_system_does(world: World) -> None:
 
 def test_S19_the_report_follows_what_changes(sqlite_world: World) -> None:
     world, now = sqlite_world, sqlite_world.clock.now()
-    assert finding(world, "ASI10", "revocation_at_hand").says == "revocations so far: none yet"
+    assert finding(world, "ASI10", "revocation_at_hand").says == (
+        "revocations so far: none yet; tokens issued after the last 0: 0"
+    )
     granted = world.granted()
     revoke(world.services, Target("delegation", granted.grant_id), reason="", by="operator:night", now=now)
-    assert finding(world, "ASI10", "revocation_at_hand").says == "revocations so far: delegation 1"
+    assert finding(world, "ASI10", "revocation_at_hand").says == (
+        "revocations so far: delegation 1; tokens issued after the last 1: 0"
+    )
     world.clock.advance(days=91)
     idle = finding(world, "NHI1", "stale_agents")
     assert (idle.met, idle.says) == (
@@ -86,6 +94,38 @@ def test_S19_the_report_follows_what_changes(sqlite_world: World) -> None:
     for client_id in ("basket-helper", "price-scout"):
         world.services.database.write(lambda c, name=client_id: disable_agent(c, name, "operator:night", now))
     assert finding(world, "NHI1", "stale_agents").met
+
+
+def test_S19_a_token_that_was_issued_after_a_revocation_is_said(sqlite_world: World) -> None:
+    """As a server that did not ask would have done."""
+    world, granted = sqlite_world, sqlite_world.granted()
+    assert world.exchange(granted.grant).status_code == 200
+    by = {"reason": "", "by": "operator:night", "now": world.clock.now()}
+    revoke(world.services, Target("delegation", granted.grant_id), **by)  # type: ignore[arg-type]
+    found = finding(world, "MANAGE 2.4", "revocation_at_hand")
+    assert (found.met, assessed(world)["MANAGE 2.4"].state) == (True, "met")
+    (action,) = world.events()[1:2]
+    key = {"id": action["action_id"]}
+    change(world, Action, key, issued_at=world.clock.now() + timedelta(minutes=1))
+    found = finding(world, "MANAGE 2.4", "revocation_at_hand")
+    assert (found.met, found.says[-2:]) == (False, " 1")
+    assert assessed(world)["MANAGE 2.4"].state == "not met"
+
+
+def test_S19_an_audit_that_was_cut_off_is_said(sqlite_url: str, tmp_path: Path) -> None:
+    """The report holds it to the witness's file, not only to itself."""
+    heads = tmp_path / "elsewhere.heads"
+    with running_world(sqlite_url, tmp_path / "world", audit={"witness_file": heads}) as world:
+        world.granted()
+        tend_audit(world.services, world.clock.now())
+        assert finding(world, "L5", "audit_sealed").met
+        assert finding(world, "L5", "audit_witnessed").met
+        heads.write_text("")
+        found = finding(world, "L5", "audit_sealed")
+        assert (found.met, "was cut off" in found.says) == (False, True)
+        heads.unlink()
+        found = finding(world, "L5", "audit_sealed")
+        assert (found.met, "is not there" in found.says) == (False, True)
 
 
 @pytest.mark.parametrize("check", sorted(checks.CHECKS))

@@ -16,12 +16,13 @@ from authserver.config import MIGRATIONS
 from authserver.db import Database
 from authserver.errors import Refusal
 from authserver.migration import downgrade, is_current, pending, upgrade
-from authserver.schema import AuditEvent, Base, Transfer
+from authserver.schema import AuditEvent, Base, Revocation, Transfer
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 TRANSFER = {"root_id": "d1", "action_id": "a1", "step": 1, "kind": "reserve", "amount": 100, "at": NOW}
 EVENT = {"at": NOW, "event": "exchange.permitted", "data": "{}"}
+REVOCATION = {"kind": "agent", "target": "a", "reason": "", "revoked_by": "b", "revoked_at": NOW}
 
 
 @pytest.fixture
@@ -114,18 +115,25 @@ def test_F09_an_old_process_takes_a_newer_schema_as_it_is(database: Database) ->
     assert upgrade(database) == []
 
 
-@pytest.mark.parametrize(("table", "row"), [(Transfer.__table__, TRANSFER), (AuditEvent.__table__, EVENT)])
+@pytest.mark.parametrize(
+    ("table", "row", "changed"),
+    [
+        (Transfer.__table__, TRANSFER, "at"),
+        (AuditEvent.__table__, EVENT, "at"),
+        (Revocation.__table__, REVOCATION, "revoked_at"),
+    ],
+)
 def test_the_database_refuses_to_change_what_was_recorded(
-    database: Database, table: Table, row: Mapping[str, object]
+    database: Database, table: Table, row: Mapping[str, object], changed: str
 ) -> None:
     database.write(lambda connection: connection.execute(insert(table), row))
-    for change in (delete(table), update(table).values(at=NOW)):
+    for change in (delete(table), update(table).values({changed: NOW})):
         with database.engine.connect() as connection, pytest.raises(IntegrityError, match="append-only"):
             connection.execute(change)
     assert database.read(lambda connection: connection.scalar(select(func.count()).select_from(table))) == 1
 
 
-@pytest.mark.parametrize("table", ["transfers", "audit_events"])
+@pytest.mark.parametrize("table", ["transfers", "audit_events", "revocations"])
 def test_postgresql_refuses_to_empty_what_was_recorded(postgresql_url: str, table: str) -> None:
     engine = create_engine(postgresql_url)
     with engine.connect() as connection, pytest.raises(IntegrityError, match="append-only"):

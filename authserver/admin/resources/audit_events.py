@@ -16,6 +16,7 @@ from authserver.administration.items import EventItem
 from authserver.administration.roles import Permission
 from authserver.audit import export
 from authserver.audit.export import Period
+from authserver.db import see_one_instant
 from authserver.errors import Refusal
 from authserver.policy.reading import read_instant
 from authserver.verify_audit import verify_here
@@ -44,12 +45,13 @@ def verify(call: Call) -> Reply:
 def export_all(call: Call) -> Reply:
     """All events of a period as JSON Lines, oldest first."""
     query = call.asked(ExportQuery)
-    period = Period(*(None if at is None else read_instant(at) for at in (query.since, query.until)))
+    since, until = (None if at is None else read_instant(at) for at in (query.since, query.until))
     # Not while the caller reads, who may be slow: nobody waits for a connection to the database meanwhile.
     file: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115  # closed when it was sent
 
     def write_out(connection: Connection) -> None:
-        for event in export.exported(connection, period):
+        see_one_instant(connection)
+        for event in export.exported(connection, Period(since, until)):
             file.write(export.line(event, query.format).encode() + b"\n")
 
     with _one_at_a_time():
