@@ -128,7 +128,7 @@ def verify(
 
     def write(connection: Connection) -> None:
         stream = own(connection, receiver, stream_id)
-        if stream.verified_at is not None and now - stream.verified_at < VERIFICATION_INTERVAL:
+        if not records.verifying(connection, stream, now - VERIFICATION_INTERVAL, now):
             wait = int(VERIFICATION_INTERVAL.total_seconds())
             raise Refusal(
                 "too_many_requests",
@@ -139,8 +139,7 @@ def verify(
             )
         event = {} if state is None else {"state": state}
         said = Said(sets.VERIFICATION, sets.stream_subject(stream.id), event)
-        records.add(connection, stream.id, [said], now)
-        records.heard(connection, stream, now, verified=True)
+        records.add_verification(connection, stream, said, now)
 
     services.database.write(write)
 

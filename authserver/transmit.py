@@ -37,8 +37,11 @@ _MOST_STREAMS = 16
 _LONGEST_ANSWER = 4_096
 # RFC 8935 §2.4: a receiver that says one of these will say something else when its own set-up was mended.
 _MENDABLE = frozenset({"invalid_key", "authentication_failed", "access_denied"})
-# From a receiver that was silent for so long, nothing is expected any more.
+# From a receiver that was silent for so long, nothing is expected any more; and nothing is held for longer.
 LONGEST_SILENCE = timedelta(days=30)
+_ABANDONED = (
+    "nothing was heard of the receiver for 30 days, or it did not take for 30 days what it was to be told"
+)
 # What happened is told within a second of it; to look costs one short read.
 _LOOK_SECONDS = 0.2
 _HEARD_EVERY = timedelta(minutes=1)
@@ -301,19 +304,32 @@ def wait_for_news(services: Services, stream_id: str, seconds: float) -> None:
 
 
 def give_up(services: Services, now: datetime) -> int:
-    """End the streams of receivers that were silent for a month; returns how many (SSF §8.1.1: inactivity)."""
-    silent = services.database.read(lambda c: records.silent(c, now - LONGEST_SILENCE))
-    for stream in silent:
+    """End the streams of receivers that were silent for a month, or took nothing; returns how many (SSF §8.1.1).
+
+    A disabled stream holds nothing (SSF §8.1.2.1), and its status says why: so nobody keeps what happened for ever, and
+    a receiver that comes back sees that it missed something.
+    """
+    abandoned = services.database.read(lambda c: records.abandoned(c, now - LONGEST_SILENCE))
+    for stream in abandoned:
         _say_goodbye(services, stream, now)
-        services.database.write(partial(_disabled, stream=stream, now=now))
-    return len(silent)
+    return sum(services.database.write(partial(_ended, stream=stream, now=now)) for stream in abandoned)
 
 
-def _disabled(connection: Connection, stream: Stream, now: datetime) -> None:
-    reason = "nothing was heard of the receiver for 30 days"
-    records.set_status(connection, stream, "disabled", reason, stream.read_event, now)
-    record = Record("event_stream.disabled")
-    record.changed(connection, now, stream=stream.id, resource_server=stream.resource_server_id, by="server")
+def _ended(connection: Connection, stream: Stream, now: datetime) -> int:
+    dropped = records.pending_count(connection, stream.id)
+    if not records.end_abandoned(connection, stream, now - LONGEST_SILENCE, _ABANDONED):
+        return 0
+    Record("event_stream.disabled").changed(
+        connection,
+        now,
+        by="server",
+        stream=stream.id,
+        resource_server=stream.resource_server_id,
+        reason=_ABANDONED,
+        dropped_events=dropped,
+        told_until=stream.read_event,
+    )
+    return 1
 
 
 def _say_goodbye(services: Services, stream: Stream, now: datetime) -> None:
