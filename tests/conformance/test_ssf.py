@@ -420,6 +420,8 @@ def test_rfc8936_2_4_what_is_no_good_to_the_receiver_is_not_sent_again(world: Wo
         {"setErrs": []},
         {"setErrs": {"jti": "err"}},
         {"ack": ["jti"] * 1_001},
+        {"ack": ["j" * 1_025]},
+        {"setErrs": {"j" * 1_025: {"err": "invalid_request"}}},
         [],
     ],
 )
