@@ -123,8 +123,10 @@ class Listener:
                 self._stopped.wait(_PAUSES[min(failures, len(_PAUSES) - 1)])
                 failures += 1
             except Exception as error:  # whatever it is, it must not be the last time  # noqa: BLE001
+                self._note_connected(False)
                 log.error("security_events.failed", error=type(error).__name__)  # noqa: TRY400
                 self._stopped.wait(_PAUSES[-1])
+        self._note_connected(False)  # status lists alone decide again, and are fetched as often as that takes
 
     def _listen(self, stream: Mapping[str, Any]) -> None:
         taken, refused, asked_at = self._taken, self._refused, time.monotonic()
