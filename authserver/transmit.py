@@ -6,6 +6,7 @@ rest stays one row for each revocation, however long a receiver is away.
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -31,9 +32,9 @@ log = structlog.get_logger()
 _AT_ONCE = 50  # pushed one after the other before it is another stream's turn
 _TURN_SECONDS = 15.0
 _READ_AT_ONCE = 100  # of what happened, in one transaction
-# How many receivers one process waits for at the same time: one that is slow holds up no other.
-_AT_WORK = threading.Semaphore(8)
-_MOST_STREAMS = 16
+# How many streams one process pushes on at the same time, and how many of those may be one receiver's.
+_AT_WORK, _OF_ONE = 8, 3
+_MOST_STREAMS = 64
 _LONGEST_ANSWER = 4_096
 # RFC 8935 §2.4: a receiver that says one of these will say something else when its own set-up was mended.
 _MENDABLE = frozenset({"invalid_key", "authentication_failed", "access_denied"})
@@ -129,7 +130,7 @@ def push(services: Services, now: datetime) -> int:
     """Push what is due on each stream, some of it; returns on how many streams. Outside of every transaction."""
     due = to_push(services, now)
     newest = _newest(services) if due else 0
-    for stream_id in due:
+    for stream_id, _receiver in due:
         push_on(services, stream_id, newest, now)
     return len(due)
 
@@ -138,29 +139,53 @@ def push_side_by_side(services: Services, now: datetime) -> int:
     """The same in threads of their own; returns how many were begun."""
     begun, due = 0, to_push(services, now)
     newest = _newest(services) if due else 0
-    for stream_id in due:
-        if not _AT_WORK.acquire(blocking=False):
-            break
+    for stream_id, receiver in due:
+        if not _PLACES.take(receiver):
+            continue
         begun += 1
-        arguments = (services, stream_id, newest, now)
+        arguments = (services, stream_id, receiver, newest, now)
         threading.Thread(target=_push_quietly, args=arguments, name="push", daemon=True).start()
     return begun
 
 
-def to_push(services: Services, now: datetime) -> list[str]:
-    """The streams on which something is due to be pushed."""
+def to_push(services: Services, now: datetime) -> list[tuple[str, str]]:
+    """The streams on which something is due to be pushed, each with its resource server."""
     return services.database.read(
         lambda connection: records.to_push(connection, happenings.newest(connection), now, _MOST_STREAMS)
     )
 
 
-def _push_quietly(services: Services, stream_id: str, newest: int, now: datetime) -> None:
+class _Places:
+    """Who is pushed to now in this process: a receiver with many streams, all of them slow, holds up no other."""
+
+    def __init__(self) -> None:
+        self._lock, self._taken = threading.Lock(), Counter[str]()
+
+    def take(self, receiver: str) -> bool:
+        """Take a place, if there is one for that receiver."""
+        with self._lock:
+            if self._taken.total() >= _AT_WORK or self._taken[receiver] >= _OF_ONE:
+                return False
+            self._taken[receiver] += 1
+            return True
+
+    def leave(self, receiver: str) -> None:
+        """Give it back."""
+        with self._lock:
+            self._taken[receiver] -= 1
+            self._taken += Counter()  # keeps those alone who have any
+
+
+_PLACES = _Places()
+
+
+def _push_quietly(services: Services, stream_id: str, receiver: str, newest: int, now: datetime) -> None:
     try:
         push_on(services, stream_id, newest, now)
     except Exception as error:  # whatever it is, it must not be the last time  # noqa: BLE001
         log.error("events.failed", stream=stream_id, error=type(error).__name__)  # noqa: TRY400
     finally:
-        _AT_WORK.release()
+        _PLACES.leave(receiver)
 
 
 def push_on(services: Services, stream_id: str, newest: int, now: datetime) -> None:

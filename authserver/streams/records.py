@@ -255,11 +255,12 @@ def _has_news(newest: int) -> ColumnElement[bool]:
     return waiting | (_TABLE.c.read_event < newest)
 
 
-def to_push(connection: Connection, newest: int, now: datetime, most: int) -> list[str]:
-    """Streams on which something is due to be pushed now."""
+def to_push(connection: Connection, newest: int, now: datetime, most: int) -> list[tuple[str, str]]:
+    """Streams on which something is due to be pushed now, each with its resource server."""
     due = (_TABLE.c.method == "push", _TABLE.c.status == "enabled", _TABLE.c.due_at <= now, _has_news(newest))
-    query = select(_TABLE.c.id).where(*due, _receiver_is_enabled()).order_by(_TABLE.c.due_at).limit(most)
-    return list(connection.scalars(query))
+    query = select(_TABLE.c.id, _TABLE.c.resource_server_id).where(*due, _receiver_is_enabled())
+    found = connection.execute(query.order_by(_TABLE.c.due_at).limit(most))
+    return [(row.id, row.resource_server_id) for row in found]
 
 
 def claim(connection: Connection, stream_id: str, now: datetime) -> Stream | None:

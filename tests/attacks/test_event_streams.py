@@ -1,6 +1,7 @@
 """A resource server that turns its event streams against the server, against others, or against its own kit."""
 
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -52,7 +53,7 @@ def trouble(world: World) -> str | None:
 
 
 @contextmanager
-def answering(status: int, **headers: str) -> Iterator[tuple[str, list[str]]]:
+def answering(status: int, seconds: float = 0, **headers: str) -> Iterator[tuple[str, list[str]]]:
     """A server on loopback that always answers the same, and which paths were asked for."""
     paths: list[str] = []
 
@@ -60,6 +61,7 @@ def answering(status: int, **headers: str) -> Iterator[tuple[str, list[str]]]:
         def do_POST(self) -> None:
             paths.append(self.path)
             self.rfile.read(int(self.headers["Content-Length"]))
+            time.sleep(seconds)
             self.send_response(status)
             for name, value in ({"Content-Length": "0"} | headers).items():
                 self.send_header(name, value)
@@ -118,6 +120,30 @@ def test_a_push_follows_nobody_elsewhere(sqlite_url: str, tmp_path: Path, status
         something_ends(world)
         assert trouble(world) == f"status {status}"
         assert (paths, paths_inside) == (["/events"], [])
+
+
+def test_a_receiver_with_many_slow_streams_holds_up_no_other(sqlite_url: str, tmp_path: Path) -> None:
+    with (
+        running_world(sqlite_url, tmp_path / "world", events={"allow_private_network": True}) as world,
+        answering(202, seconds=2) as (slow, _paths),
+        answering(202) as (quick, paths),
+    ):
+        for _ in range(10):
+            assert pushed_to(world, f"{slow}/events").status_code == 201
+        world.clock.advance(seconds=1)  # those are due before the shop's
+        delivery = {"method": PUSH, "endpoint_url": f"{quick}/events"}
+        auth = (world.shop_id, world.shop_secret)
+        assert (
+            world.client.post("/oauth/ssf/streams", json={"delivery": delivery}, auth=auth).status_code == 201
+        )
+        world.clock.advance(seconds=1)
+        everything = Target("all", "")
+        revoke(world.services, everything, reason="fire", by="operator", now=world.clock.now())
+        begun = time.monotonic()
+        while not paths and time.monotonic() - begun < 1:
+            transmit.push_side_by_side(world.services, world.clock.now())
+            time.sleep(0.05)
+        assert paths, "nothing came within a second"
 
 
 # --- at the endpoints -----------------------------------------------------------------------------------------------
