@@ -524,6 +524,22 @@ def test_F12_a_receiver_that_is_down_for_a_day_misses_nothing_and_costs_little(
     assert 'authserver_events_sent_total{method="push",outcome="not_delivered"}' in figures
 
 
+def test_8_1_5_a_receiver_whose_stream_ends_is_told_so_and_what_was_held_is_dropped(
+    world: World, pushed: PushEndpoint
+) -> None:
+    [stream] = pushed.transmitter.ask("GET", "configuration_endpoint").json()
+    said = {"stream_id": stream["stream_id"], "status": "paused"}
+    pushed.transmitter.ask("POST", "status_endpoint", said)
+    several(world, 1)
+    world.clock.advance(days=31)
+    assert upkeep.tidy(world.services, world.clock.now()).abandoned_streams == 1
+    [claims] = pushed.got
+    assert event_of(claims) == (f"{SSF}stream-updated", {"status": "disabled"})
+    assert claims["sub_id"] == {"format": "opaque", "id": stream["stream_id"]}
+    assert upkeep.tidy(world.services, world.clock.now()).abandoned_streams == 0
+    assert transmit.push(world.services, world.clock.now()) == 0
+
+
 def pending(world: World) -> int:
     """How many events are worked out and wait."""
     query = select(func.count()).select_from(table_of(PendingEvent))
