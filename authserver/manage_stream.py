@@ -4,10 +4,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection
 
+from authserver.actors.fetcher import is_allowed
 from authserver.actors.resource_servers import ResourceServer
 from authserver.audit.events import Record
 from authserver.errors import Refusal
@@ -50,11 +52,11 @@ def create(services: Services, receiver: ResourceServer, wish: Wish, now: dateti
     delivery = _delivery(services, wish.delivery or WishedDelivery("poll"), stream_id)
 
     def write(connection: Connection) -> Stream:
+        newest = happenings.newest_of_all(connection)  # first: its lock lets one after the other count
         if len(records.of_receiver(connection, receiver.id)) >= records.MOST:
             raise Refusal(
                 "conflict", "this receiver has as many streams as any may", "stream.many", status=409
             )
-        newest = happenings.newest_of_all(connection)
         records.create(
             connection,
             receiver.id,
@@ -75,11 +77,13 @@ def create(services: Services, receiver: ResourceServer, wish: Wish, now: dateti
 def change(services: Services, receiver: ResourceServer, stream: Stream, wish: Wish, now: datetime) -> Stream:
     """Give a stream another configuration. Raises `Refusal` (400, 404)."""
     wished = wish.delivery
-    delivery = stream.delivery if wished is None else _delivery(services, wished, stream.id)
+    delivery = None if wished is None else _delivery(services, wished, stream.id)
 
     def write(connection: Connection) -> Stream:
         found = own(connection, receiver, stream.id)
-        records.configure(connection, found, delivery, wish.events_requested, wish.description, now)
+        records.configure(
+            connection, found, delivery or found.delivery, wish.events_requested, wish.description, now
+        )
         records.heard(connection, found, now)
         changed = own(connection, receiver, stream.id)
         _audit(connection, "event_stream.changed", receiver, changed, now)
@@ -128,7 +132,7 @@ def verify(
 
     def write(connection: Connection) -> None:
         stream = own(connection, receiver, stream_id)
-        if stream.verified_at is not None and now - stream.verified_at < VERIFICATION_INTERVAL:
+        if not records.verifying(connection, stream, now - VERIFICATION_INTERVAL, now):
             wait = int(VERIFICATION_INTERVAL.total_seconds())
             raise Refusal(
                 "too_many_requests",
@@ -139,15 +143,15 @@ def verify(
             )
         event = {} if state is None else {"state": state}
         said = Said(sets.VERIFICATION, sets.stream_subject(stream.id), event)
-        records.add(connection, stream.id, [said], now)
-        records.heard(connection, stream, now, verified=True)
+        records.add_verification(connection, stream, said, now)
 
     services.database.write(write)
 
 
 def own(connection: Connection, receiver: ResourceServer, stream_id: str) -> Stream:
     """The receiver's own stream of that id. Raises `Refusal` (404)."""
-    stream = records.find(connection, stream_id, receiver.id)
+    # PostgreSQL would not even look for a name with U+0000 in it.
+    stream = None if "\x00" in stream_id else records.find(connection, stream_id, receiver.id)
     if stream is None:
         raise Refusal("not_found", "there is no such stream of this receiver", "stream.unknown", status=404)
     return stream
@@ -200,9 +204,19 @@ def _reachable(services: Services, url: str) -> None:
     host = parts.hostname or ""
     if not _PLAIN_URL.fullmatch(url) or not host or parts.username is not None or parts.fragment or port == 0:
         raise _no_endpoint("takes a URL with a host and without user name or fragment")
-    near = services.settings.events.allow_private_network and is_loopback(host)
+    allowed = services.settings.events.allow_private_network
+    if not _may_be_asked(host, allowed):
+        raise _no_endpoint("names an address that this server does not push to")
+    near = allowed and is_loopback(host)
     if parts.scheme != "https" and not (parts.scheme == "http" and near):
         raise _no_endpoint("takes an https URL")
+
+
+def _may_be_asked(host: str, allow_private_network: bool) -> bool:
+    try:
+        return is_allowed(ip_address(host), allow_private_network)
+    except ValueError:
+        return True  # a name: where it leads to is looked up with every push
 
 
 def _no_endpoint(description: str) -> Refusal:

@@ -1,13 +1,13 @@
 """Tell witnesses of new heads and collectors of new events: in the tree's order, at least once, from any process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
 
 import structlog
 
 from authserver.audit import batches, deliveries, export
-from authserver.audit.batches import Batch
+from authserver.audit.batches import Batch, EventRow
 from authserver.audit.events import event_of
 from authserver.config import AuditStreamSettings
 from authserver.notifications import collectors
@@ -18,6 +18,9 @@ from authserver.witnessed import look
 log = structlog.get_logger()
 _BATCHES = 20  # heads at once
 _EVENTS = 500  # events at once, so that what is held in memory is bounded
+# What is left of an event that does not fit into a datagram; none of it is longer than that many characters.
+_NAMING = ("id", "at", "event", "client_id", "delegation_id", "action_id", "rule", "leaf")
+_SHORT = 1_024
 
 # Sends what comes after a position; returns the position that it reached, which is the same where nothing is new.
 Send = Callable[[int], int]
@@ -51,6 +54,9 @@ def _deliver(services: Services, name: str, send: Send, now: datetime) -> bool:
         position = send(delivery.position)
     except NotTaken as error:
         log.warning("audit.not_taken", destination=name, reason=str(error), attempts=delivery.attempts + 1)
+        return False
+    except Exception as error:  # whatever it is, whoever comes next is told all the same  # noqa: BLE001
+        log.error("audit.not_sent", destination=name, error=type(error).__name__)  # noqa: TRY400
         return False
     services.database.write(partial(deliveries.taken, delivery=delivery, position=position, now=now))
     return position != delivery.position
@@ -90,13 +96,36 @@ def _events_to(services: Services, stream: AuditStreamSettings, position: int) -
     leaves = new[0].leaves[start : start + _EVENTS]
     events = services.database.read(lambda c: batches.events_of(c, [leaf.event_id for leaf in leaves]))
     # What retention has taken away in the meantime is passed over.
-    exported = [
-        event_of(events[leaf.event_id]).to_json() | {"leaf": place}
+    lines = [
+        _line(stream, events[leaf.event_id], place)
         for place, leaf in enumerate(leaves, start=position)
         if leaf.event_id in events
     ]
-    collectors.send(stream, [Line(str(e["at"]), export.line(e, stream.format)) for e in exported])
+    collectors.send(stream, lines)
     return position + len(leaves)
+
+
+def _line(stream: AuditStreamSettings, row: EventRow, leaf: int) -> Line:
+    try:
+        event = event_of(row).to_json() | {"leaf": leaf}
+        text = export.line(event, stream.format)
+    except (ValueError, TypeError, RecursionError):
+        # Somebody changed the row. Stopping here would let them silence all that follows: it goes as what it is.
+        log.error("audit.altered", event_id=row.id, leaf=leaf)  # noqa: TRY400  # it may hold anything
+        data = row.data if isinstance(row.data, str) else repr(row.data)
+        at = row.at.isoformat().replace("+00:00", "Z")
+        event = {"id": row.id, "at": at, "event": str(row.event), "altered": data, "leaf": leaf}
+        text = export.line(event, stream.format)
+    if stream.transport == "udp" and len(text) > collectors.MOST_OF_A_DATAGRAM:
+        text = export.line(_shortened(event, len(text)), stream.format)
+    return Line(str(event["at"]), text)
+
+
+def _shortened(event: Mapping[str, object], length: int) -> dict[str, object]:
+    """What names an event, and how long all of it is."""
+    return {name: event[name] for name in _NAMING if name in event and len(str(event[name])) <= _SHORT} | {
+        "cut": length
+    }
 
 
 def failing(services: Services) -> dict[str, int]:

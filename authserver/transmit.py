@@ -6,6 +6,7 @@ rest stays one row for each revocation, however long a receiver is away.
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -31,14 +32,17 @@ log = structlog.get_logger()
 _AT_ONCE = 50  # pushed one after the other before it is another stream's turn
 _TURN_SECONDS = 15.0
 _READ_AT_ONCE = 100  # of what happened, in one transaction
-# How many receivers one process waits for at the same time: one that is slow holds up no other.
-_AT_WORK = threading.Semaphore(8)
-_MOST_STREAMS = 16
+# How many streams one process pushes on at the same time, and how many of those may be one receiver's.
+_AT_WORK, _OF_ONE = 8, 3
+_MOST_STREAMS = 64
 _LONGEST_ANSWER = 4_096
 # RFC 8935 §2.4: a receiver that says one of these will say something else when its own set-up was mended.
 _MENDABLE = frozenset({"invalid_key", "authentication_failed", "access_denied"})
-# From a receiver that was silent for so long, nothing is expected any more.
+# From a receiver that was silent for so long, nothing is expected any more; and nothing is held for longer.
 LONGEST_SILENCE = timedelta(days=30)
+_ABANDONED = (
+    "nothing was heard of the receiver for 30 days, or it did not take for 30 days what it was to be told"
+)
 # What happened is told within a second of it; to look costs one short read.
 _LOOK_SECONDS = 0.2
 _HEARD_EVERY = timedelta(minutes=1)
@@ -126,7 +130,7 @@ def push(services: Services, now: datetime) -> int:
     """Push what is due on each stream, some of it; returns on how many streams. Outside of every transaction."""
     due = to_push(services, now)
     newest = _newest(services) if due else 0
-    for stream_id in due:
+    for stream_id, _receiver in due:
         push_on(services, stream_id, newest, now)
     return len(due)
 
@@ -135,29 +139,53 @@ def push_side_by_side(services: Services, now: datetime) -> int:
     """The same in threads of their own; returns how many were begun."""
     begun, due = 0, to_push(services, now)
     newest = _newest(services) if due else 0
-    for stream_id in due:
-        if not _AT_WORK.acquire(blocking=False):
-            break
+    for stream_id, receiver in due:
+        if not _PLACES.take(receiver):
+            continue
         begun += 1
-        arguments = (services, stream_id, newest, now)
+        arguments = (services, stream_id, receiver, newest, now)
         threading.Thread(target=_push_quietly, args=arguments, name="push", daemon=True).start()
     return begun
 
 
-def to_push(services: Services, now: datetime) -> list[str]:
-    """The streams on which something is due to be pushed."""
+def to_push(services: Services, now: datetime) -> list[tuple[str, str]]:
+    """The streams on which something is due to be pushed, each with its resource server."""
     return services.database.read(
         lambda connection: records.to_push(connection, happenings.newest(connection), now, _MOST_STREAMS)
     )
 
 
-def _push_quietly(services: Services, stream_id: str, newest: int, now: datetime) -> None:
+class _Places:
+    """Who is pushed to now in this process: a receiver with many streams, all of them slow, holds up no other."""
+
+    def __init__(self) -> None:
+        self._lock, self._taken = threading.Lock(), Counter[str]()
+
+    def take(self, receiver: str) -> bool:
+        """Take a place, if there is one for that receiver."""
+        with self._lock:
+            if self._taken.total() >= _AT_WORK or self._taken[receiver] >= _OF_ONE:
+                return False
+            self._taken[receiver] += 1
+            return True
+
+    def leave(self, receiver: str) -> None:
+        """Give it back."""
+        with self._lock:
+            self._taken[receiver] -= 1
+            self._taken += Counter()  # keeps those alone who have any
+
+
+_PLACES = _Places()
+
+
+def _push_quietly(services: Services, stream_id: str, receiver: str, newest: int, now: datetime) -> None:
     try:
         push_on(services, stream_id, newest, now)
     except Exception as error:  # whatever it is, it must not be the last time  # noqa: BLE001
         log.error("events.failed", stream=stream_id, error=type(error).__name__)  # noqa: TRY400
     finally:
-        _AT_WORK.release()
+        _PLACES.leave(receiver)
 
 
 def push_on(services: Services, stream_id: str, newest: int, now: datetime) -> None:
@@ -301,19 +329,32 @@ def wait_for_news(services: Services, stream_id: str, seconds: float) -> None:
 
 
 def give_up(services: Services, now: datetime) -> int:
-    """End the streams of receivers that were silent for a month; returns how many (SSF §8.1.1: inactivity)."""
-    silent = services.database.read(lambda c: records.silent(c, now - LONGEST_SILENCE))
-    for stream in silent:
+    """End the streams of receivers that were silent for a month, or took nothing; returns how many (SSF §8.1.1).
+
+    A disabled stream holds nothing (SSF §8.1.2.1), and its status says why: so nobody keeps what happened for ever, and
+    a receiver that comes back sees that it missed something.
+    """
+    abandoned = services.database.read(lambda c: records.abandoned(c, now - LONGEST_SILENCE))
+    for stream in abandoned:
         _say_goodbye(services, stream, now)
-        services.database.write(partial(_disabled, stream=stream, now=now))
-    return len(silent)
+    return sum(services.database.write(partial(_ended, stream=stream, now=now)) for stream in abandoned)
 
 
-def _disabled(connection: Connection, stream: Stream, now: datetime) -> None:
-    reason = "nothing was heard of the receiver for 30 days"
-    records.set_status(connection, stream, "disabled", reason, stream.read_event, now)
-    record = Record("event_stream.disabled")
-    record.changed(connection, now, stream=stream.id, resource_server=stream.resource_server_id, by="server")
+def _ended(connection: Connection, stream: Stream, now: datetime) -> int:
+    dropped = records.pending_count(connection, stream.id)
+    if not records.end_abandoned(connection, stream, now - LONGEST_SILENCE, _ABANDONED):
+        return 0
+    Record("event_stream.disabled").changed(
+        connection,
+        now,
+        by="server",
+        stream=stream.id,
+        resource_server=stream.resource_server_id,
+        reason=_ABANDONED,
+        dropped_events=dropped,
+        told_until=stream.read_event,
+    )
+    return 1
 
 
 def _say_goodbye(services: Services, stream: Stream, now: datetime) -> None:

@@ -52,8 +52,8 @@ class Tidied:
     unclaimed_grants: int
     authorization_requests: int
     approvals: int
+    abandoned_streams: int
     security_events: int
-    silent_streams: int
     sign_ins: int  # sessions that are over, challenges that nobody answered, counts of tries
     audit_events: int  # older than they are kept
 
@@ -72,8 +72,9 @@ def tidy(services: Services, now: datetime) -> Tidied:
         unclaimed_grants=_take_back_unclaimed(services, now),
         authorization_requests=_repeated(services, lambda c: requests.prune(c, now, _BATCH)),
         approvals=_approvals(services, now),
+        # First whoever will not hear of it any more, since that is forgotten next.
+        abandoned_streams=transmit.give_up(services, now),
         security_events=_repeated(services, lambda c: happenings.forget(c, now - _TOLD_AFTER, _BATCH)),
-        silent_streams=transmit.give_up(services, now),
         sign_ins=sum(_repeated(services, partial(prune, now=now, most=_BATCH)) for prune in _SIGN_INS),
         audit_events=seal.remove_old(services, now),
     )

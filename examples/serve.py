@@ -102,9 +102,10 @@ def _serve(settings: Settings, operator: Operator, world: World) -> None:
     with ExitStack() as both:
         serve = [sys.executable, "manage.py", "serve"]
         server = both.enter_context(running(serve, operator.environment, ROOT))
-        if with_shop:
-            both.enter_context(running([*shop, "--id", world.shop.id], shop_knows, ROOT))
         server.wait_until_ready(f"http://127.0.0.1:{settings.server.port}/readyz")
+        if with_shop:
+            with_its_id = [*shop, "--id", world.shop.id]
+            both.enter_context(running(with_its_id, shop_knows, ROOT)).wait_until_ready(f"{SHOP_URL}/healthz")
         print(_welcome(issuer, with_shop=with_shop), flush=True)
         server.process.wait()
 

@@ -53,7 +53,7 @@ def receivers(connection: Connection, now: datetime) -> str:
             f"{stream.delivery.endpoint_url}: {stream.trouble}, for {_since(stream.failing_since, now)}"
             for stream in behind
         )
-        raise Trouble(f"what ended does not arrive (nothing is lost, it is tried again): {said}")
+        raise Trouble(f"what ended does not arrive (it is held for 30 days, and tried again): {said}")
     waiting = records.oldest_pending(connection)
     if waiting is not None and now - waiting > _BEHIND:
         raise Trouble(

@@ -214,6 +214,8 @@ def _asked(body: Mapping[str, object]) -> Asked:
         raise _malformed("ack takes an array of jti", "poll.ack")
     if not isinstance(errors, dict) or not all(isinstance(error, dict) for error in errors.values()):
         raise _malformed("setErrs takes an object of errors by jti", "poll.errors")
+    if any(len(jti) > _LONGEST_TEXT for jti in (*taken, *errors)):
+        raise _malformed(f"a jti has at most {_LONGEST_TEXT} characters", "poll.jti")  # it goes into the log
     if len(taken) + len(errors) > _MOST_ACKNOWLEDGED:
         raise _malformed("too many at once", "poll.many")
     refused = {jti: str(error.get("err", ""))[:64] for jti, error in errors.items()}
@@ -269,8 +271,6 @@ def _kind_of(unverified_assertion: str) -> str:
 
 
 def _own(services: Services, receiver: ResourceServer, stream_id: str) -> Stream:
-    if "\x00" in stream_id:
-        stream_id = ""  # PostgreSQL would not even look for it
     return services.database.read(lambda connection: manage_stream.own(connection, receiver, stream_id))
 
 

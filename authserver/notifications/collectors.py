@@ -12,6 +12,8 @@ from authserver.config import AuditStreamSettings
 _SECONDS = 10.0
 # RFC 5424 §6.2.1: facility 13 is the audit's, severity 6 informational.
 _PRIORITY = 13 * 8 + 6
+# RFC 5426 §3.2: one message, one datagram, which over IPv6 has 65,487 bytes; the rest is for the header.
+MOST_OF_A_DATAGRAM = 64_000
 
 
 class NotTaken(Exception):

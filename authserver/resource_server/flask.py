@@ -19,6 +19,7 @@ from authserver.resource_server.action_token import ActionToken, Merchant
 from authserver.resource_server.answers import Answer
 from authserver.resource_server.guarding import Admission, Given, Redeem, ResourceServer, Rule
 from authserver.resource_server.rejections import TokenRejected
+from authserver.resource_server.security_events import MOST_BYTES
 from authserver.resource_server.settlement import Redemption
 from authserver.resource_server.wsgi import incoming
 from authserver.values import Money
@@ -99,7 +100,9 @@ class Protection:
 
 def _pushed(server: ResourceServer) -> Response:
     content_type, authorization = request.headers.get("Content-Type"), request.headers.get("Authorization")
-    return _response(server.events.answer(content_type, authorization, request.get_data(cache=False)))
+    # One byte more than is taken, so that what is too long is seen to be, and not held in memory.
+    body = request.stream.read(MOST_BYTES + 1)
+    return _response(server.events.answer(content_type, authorization, body))
 
 
 def _response(answer: Answer) -> Response:

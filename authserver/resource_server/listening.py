@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 import structlog
@@ -37,12 +37,21 @@ class Transmitter:
         found = answer.get("streams", ())
         for stream in found:
             if stream.get("description") == description:
-                return self._ask("PATCH", url, {"stream_id": stream["stream_id"], "delivery": dict(delivery)})
+                named = {"stream_id": stream["stream_id"]}
+                changed = self._ask("PATCH", url, named | {"delivery": dict(delivery)})
+                self._let_go_on(named)
+                return changed
         return self._ask("POST", url, {"description": description, "delivery": dict(delivery)})
+
+    def _let_go_on(self, named: Mapping[str, Any]) -> None:
+        # The server ends streams that nobody reads for long: such a one would answer, and say nothing.
+        url = self._endpoint("status_endpoint")
+        if self._ask("GET", f"{url}?{urlencode(named)}").get("status") != "enabled":
+            self._ask("POST", url, {**named, "status": "enabled"})
 
     def poll(self, stream: Mapping[str, Any], body: Mapping[str, object]) -> Mapping[str, Any]:
         """Ask for events. Raises `IssuerUnavailable`."""
-        return self._ask("POST", str(stream["delivery"]["endpoint_url"]), body)
+        return self._ask("POST", self._own(stream["delivery"]["endpoint_url"], "endpoint_url"), body)
 
     def _endpoint(self, name: str) -> str:
         if self._metadata is None:
@@ -52,7 +61,9 @@ class Transmitter:
             if metadata.get("issuer") != self._issuer:  # SSF §7.2.4
                 raise IssuerUnavailable(f"{url} names another issuer")
             self._metadata = metadata
-        endpoint = self._metadata.get(name)
+        return self._own(self._metadata.get(name), name)
+
+    def _own(self, endpoint: object, name: str) -> str:
         if not isinstance(endpoint, str) or not endpoint.startswith(f"{self._issuer}/"):
             raise IssuerUnavailable(f"the server has no usable {name}")  # nobody else gets the secret
         return endpoint
@@ -112,8 +123,10 @@ class Listener:
                 self._stopped.wait(_PAUSES[min(failures, len(_PAUSES) - 1)])
                 failures += 1
             except Exception as error:  # whatever it is, it must not be the last time  # noqa: BLE001
+                self._note_connected(False)
                 log.error("security_events.failed", error=type(error).__name__)  # noqa: TRY400
                 self._stopped.wait(_PAUSES[-1])
+        self._note_connected(False)  # status lists alone decide again, and are fetched as often as that takes
 
     def _listen(self, stream: Mapping[str, Any]) -> None:
         taken, refused, asked_at = self._taken, self._refused, time.monotonic()

@@ -102,7 +102,7 @@ class Protection:
     def _pushed(self, environ: Environ) -> Answer:
         length = environ.get("CONTENT_LENGTH") or "0"
         # One byte more than is taken, so that what is too long is seen to be.
-        most = min(int(length), MOST_BYTES + 1) if length.isdigit() else 0
+        most = min(int(length), MOST_BYTES + 1) if length.isdecimal() else 0
         return self.server.events.answer(
             environ.get("CONTENT_TYPE"), environ.get("HTTP_AUTHORIZATION"), environ["wsgi.input"].read(most)
         )

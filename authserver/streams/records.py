@@ -9,10 +9,11 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Connection, Row, delete, exists, func, select, update
 
 from authserver.ids import new_id
-from authserver.schema import EventStream, PendingEvent, ResourceServer, table_of
-from authserver.streams.sets import SUPPORTED, Pending, Said, new_jti
+from authserver.schema import EventStream, PendingEvent, ResourceServer, SecurityEvent, table_of
+from authserver.streams.sets import SUPPORTED, VERIFICATION, Pending, Said, new_jti
 
 _TABLE, _PENDING, _SERVERS = table_of(EventStream), table_of(PendingEvent), table_of(ResourceServer)
+_HAPPENINGS = table_of(SecurityEvent)
 
 Status = Literal["enabled", "paused", "disabled"]
 Method = Literal["push", "poll"]
@@ -130,9 +131,24 @@ def remove(connection: Connection, stream: Stream) -> None:
     connection.execute(delete(_TABLE).where(_TABLE.c.id == stream.id))
 
 
-def heard(connection: Connection, stream: Stream, now: datetime, *, verified: bool = False) -> None:
-    """Note that its receiver lives; `verified`: and that it asked for a verification."""
-    _change(connection, stream.id, heard_at=now, **({"verified_at": now} if verified else {}))
+def heard(connection: Connection, stream: Stream, now: datetime) -> None:
+    """Note that its receiver lives."""
+    _change(connection, stream.id, heard_at=now)
+
+
+def verifying(connection: Connection, stream: Stream, before: datetime, now: datetime) -> int:
+    """Note that its receiver asked for a verification; returns 1, or 0 where it did so since `before`."""
+    not_lately = _TABLE.c.verified_at.is_(None) | (_TABLE.c.verified_at <= before)
+    asked = update(_TABLE).where(_TABLE.c.id == stream.id, not_lately)
+    return connection.execute(asked.values(heard_at=now, verified_at=now)).rowcount
+
+
+def add_verification(connection: Connection, stream: Stream, said: Said, now: datetime) -> None:
+    """Let a verification be told in place of one that nobody took: so that there is never more than one."""
+    # What a receiver says stands in it with its quotation marks escaped, and so is never taken for this.
+    is_one = _PENDING.c.claims.contains(f'"type":"{VERIFICATION}"', autoescape=True)
+    connection.execute(delete(_PENDING).where(_PENDING.c.stream_id == stream.id, is_one))
+    add(connection, stream.id, [said], now)
 
 
 def of_receiver(connection: Connection, resource_server_id: str) -> list[Stream]:
@@ -159,10 +175,26 @@ def all_streams(connection: Connection) -> list[tuple[Stream, int]]:
     return [(_stream(row), row.pending) for row in rows]
 
 
-def silent(connection: Connection, before: datetime) -> list[Stream]:
-    """Streams that work, and of whose receiver nothing was heard since `before`."""
-    working = (_TABLE.c.status == "enabled") & (_TABLE.c.heard_at < before)
-    return [_stream(row) for row in connection.execute(select(_TABLE).where(working))]
+def abandoned(connection: Connection, before: datetime) -> list[Stream]:
+    """Streams of whose receiver nothing was heard since `before`, or that have not told what happened before that."""
+    return [_stream(row) for row in connection.execute(select(_TABLE).where(_is_abandoned(before)))]
+
+
+def end_abandoned(connection: Connection, stream: Stream, before: datetime, reason: str) -> int:
+    """Disable it and drop what is pending; returns 1, or 0 where its receiver has come back meanwhile."""
+    ended = update(_TABLE).where(_TABLE.c.id == stream.id, _is_abandoned(before))
+    if not connection.execute(ended.values(status="disabled", reason=reason)).rowcount:
+        return 0
+    connection.execute(delete(_PENDING).where(_PENDING.c.stream_id == stream.id))
+    return 1
+
+
+def _is_abandoned(before: datetime) -> ColumnElement[bool]:
+    # However much a receiver says otherwise: a stream that is paused, or never read, would hold everything for ever.
+    untaken = exists().where(_PENDING.c.stream_id == _TABLE.c.id, _PENDING.c.created_at < before)
+    next_one = select(_HAPPENINGS.c.at).where(_HAPPENINGS.c.id > _TABLE.c.read_event)
+    untold = next_one.order_by(_HAPPENINGS.c.id).limit(1).correlate(_TABLE).scalar_subquery() < before
+    return (_TABLE.c.status != "disabled") & ((_TABLE.c.heard_at < before) | untaken | untold)
 
 
 # --- the server's side of it ----------------------------------------------------------------------------------------
@@ -223,11 +255,12 @@ def _has_news(newest: int) -> ColumnElement[bool]:
     return waiting | (_TABLE.c.read_event < newest)
 
 
-def to_push(connection: Connection, newest: int, now: datetime, most: int) -> list[str]:
-    """Streams on which something is due to be pushed now."""
+def to_push(connection: Connection, newest: int, now: datetime, most: int) -> list[tuple[str, str]]:
+    """Streams on which something is due to be pushed now, each with its resource server."""
     due = (_TABLE.c.method == "push", _TABLE.c.status == "enabled", _TABLE.c.due_at <= now, _has_news(newest))
-    query = select(_TABLE.c.id).where(*due, _receiver_is_enabled()).order_by(_TABLE.c.due_at).limit(most)
-    return list(connection.scalars(query))
+    query = select(_TABLE.c.id, _TABLE.c.resource_server_id).where(*due, _receiver_is_enabled())
+    found = connection.execute(query.order_by(_TABLE.c.due_at).limit(most))
+    return [(row.id, row.resource_server_id) for row in found]
 
 
 def claim(connection: Connection, stream_id: str, now: datetime) -> Stream | None:

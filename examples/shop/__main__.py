@@ -176,7 +176,9 @@ def main() -> None:
     parser.add_argument("--id", required=True, help="the id that `resource-servers create` printed")
     said = parser.parse_args()
     identifier, secret = f"http://127.0.0.1:{said.port}/api", os.environ["SHOP_SECRET"]
-    shop = create_shop(ResourceServer(said.issuer, identifier, said.id, secret, name="Example Foods"))
+    server = ResourceServer(said.issuer, identifier, said.id, secret, name="Example Foods")
+    shop = create_shop(server)
+    server.listen()  # what is revoked is known here at once, and not when the status lists are fetched next
     serve: Callable[[], None] = make_server(
         "127.0.0.1",
         said.port,

@@ -8,6 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ import pytest
 from joserfc.jwk import ECKey
 from sqlalchemy import func, select
 
-from authserver import jose, manage_delegation, transmit
+from authserver import jose, manage_delegation, transmit, upkeep
 from authserver.accounts import users
 from authserver.actors import resource_servers
 from authserver.policy.delegation_details import DelegationDetails
 from authserver.revoke import Target, revoke
-from authserver.schema import PendingEvent, table_of
+from authserver.schema import PendingEvent, SecurityEvent, table_of
 from authserver.values import Money
 from tests.conformance.ssf_receiver import POLL, PUSH, PushEndpoint, Transmitter, event_of, pushed_to
 from tests.settling import token_of
@@ -241,6 +242,87 @@ def test_8_1_4_a_verification_event_brings_back_the_state(shared: World, receive
     assert events[-1] == (f"{SSF}verification", {})
 
 
+def test_8_1_4_of_verifications_that_nobody_reads_only_the_last_is_held(world: World) -> None:
+    receiver = market(world)
+    stream = receiver.stream()
+    several(world, 1)
+    receiver.poll(stream)  # what happened is worked out, and stays
+    for state in ("first", "second", "third"):
+        said = {"stream_id": stream["stream_id"], "state": state}
+        assert receiver.ask("POST", "verification_endpoint", said).status_code == 204
+        world.clock.advance(seconds=stream["min_verification_interval"])
+    assert pending(world) == 3
+    told = [event_of(claims) for claims in receiver.poll(stream)[0].values()]
+    assert {type for type, _ in told[:2]} == {DELEGATION_REVOKED, SESSION_REVOKED}
+    assert told[2] == (f"{SSF}verification", {"state": "third"})
+
+
+def test_8_1_4_of_several_who_ask_at_once_one_gets_a_verification(world: World) -> None:
+    receiver = market(world)
+    stream = receiver.stream()
+    said = {"stream_id": stream["stream_id"]}
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(receiver.ask, "POST", "verification_endpoint", said) for _ in range(8)]
+    assert sorted(one.result().status_code for one in asked) == [204] + [429] * 7
+    assert pending(world) == 1
+
+
+# --- SSF §8.1.1: a receiver that does not take what it is told ------------------------------------------------------
+
+
+def unread(world: World) -> tuple[Transmitter, dict[str, Any]]:
+    """A stream whose receiver never reads it, and says each week that it lives."""
+    receiver = market(world)
+    return receiver, receiver.stream(events_requested=[SESSION_REVOKED])
+
+
+@pytest.mark.parametrize("how", ["paused", "enabled", "never acknowledged"])
+def test_8_1_2_nothing_is_held_for_ever_for_a_receiver_that_only_says_that_it_lives(
+    world: World, how: str
+) -> None:
+    receiver, stream = unread(world)
+    named = {"stream_id": stream["stream_id"]}
+    if how == "paused":
+        receiver.ask("POST", "status_endpoint", named | {"status": "paused"})
+    several(world, 2)
+    for week in range(5):
+        assert receiver.ask("GET", "status_endpoint", **named).json()["status"] != "disabled", week
+        if how == "never acknowledged":
+            assert len(receiver.poll(stream)[0]) >= 2
+        receiver.ask("POST", "verification_endpoint", named)
+        upkeep.tidy(world.services, world.clock.now())
+        assert happenings_of(world) + pending(world) >= 2
+        world.clock.advance(days=7)
+    assert upkeep.tidy(world.services, world.clock.now()).abandoned_streams == 1
+    status = receiver.ask("GET", "status_endpoint", **named).json()
+    assert status["status"] == "disabled"
+    assert "30 days" in status["reason"]
+    assert (pending(world), happenings_of(world)) == (0, 0)
+    [event] = [event for event in world.events() if event["event"] == "event_stream.disabled"]
+    assert event["data"]["stream"] == stream["stream_id"]
+    # It can begin anew, and is told of what happens from then on.
+    receiver.ask("POST", "status_endpoint", named | {"status": "enabled"})
+    several(world, 1)
+    assert len(receiver.poll(stream)[0]) == 1
+    assert upkeep.tidy(world.services, world.clock.now()).abandoned_streams == 0
+
+
+def test_8_1_1_a_receiver_that_takes_what_it_is_told_is_never_given_up(world: World) -> None:
+    receiver, stream = unread(world)
+    for _ in range(6):
+        several(world, 1)
+        told, _more = receiver.poll(stream)
+        receiver.poll(stream, ack=list(told), maxEvents=0)
+        world.clock.advance(days=7)
+        assert upkeep.tidy(world.services, world.clock.now()).abandoned_streams == 0
+
+
+def happenings_of(world: World) -> int:
+    """How much of what happened is still kept for streams."""
+    query = select(func.count()).select_from(table_of(SecurityEvent))
+    return world.services.database.read(lambda connection: connection.scalar(query) or 0)
+
+
 # --- who is calling -------------------------------------------------------------------------------------------------
 
 
@@ -338,6 +420,8 @@ def test_rfc8936_2_4_what_is_no_good_to_the_receiver_is_not_sent_again(world: Wo
         {"setErrs": []},
         {"setErrs": {"jti": "err"}},
         {"ack": ["jti"] * 1_001},
+        {"ack": ["j" * 1_025]},
+        {"setErrs": {"j" * 1_025: {"err": "invalid_request"}}},
         [],
     ],
 )
@@ -438,6 +522,22 @@ def test_F12_a_receiver_that_is_down_for_a_day_misses_nothing_and_costs_little(
     assert pending(world) == 0
     figures = world.client.get("/metrics").text
     assert 'authserver_events_sent_total{method="push",outcome="not_delivered"}' in figures
+
+
+def test_8_1_5_a_receiver_whose_stream_ends_is_told_so_and_what_was_held_is_dropped(
+    world: World, pushed: PushEndpoint
+) -> None:
+    [stream] = pushed.transmitter.ask("GET", "configuration_endpoint").json()
+    said = {"stream_id": stream["stream_id"], "status": "paused"}
+    pushed.transmitter.ask("POST", "status_endpoint", said)
+    several(world, 1)
+    world.clock.advance(days=31)
+    assert upkeep.tidy(world.services, world.clock.now()).abandoned_streams == 1
+    [claims] = pushed.got
+    assert event_of(claims) == (f"{SSF}stream-updated", {"status": "disabled"})
+    assert claims["sub_id"] == {"format": "opaque", "id": stream["stream_id"]}
+    assert upkeep.tidy(world.services, world.clock.now()).abandoned_streams == 0
+    assert transmit.push(world.services, world.clock.now()) == 0
 
 
 def pending(world: World) -> int:

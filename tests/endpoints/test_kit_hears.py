@@ -63,7 +63,12 @@ def test_a_revocation_is_known_within_a_second_where_the_kit_listens(sqlite_worl
         granted = sqlite_world.granted()
         token = token_of(sqlite_world, granted.grant)
         assert refused_after(server, token, lambda: ends(sqlite_world, granted.grant_id)) < 1  # noqa: B023
+    assert server.verifier.hears_events
     listener.stop()
+    until = time.monotonic() + 5
+    while server.verifier.hears_events and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not server.verifier.hears_events, "status lists would be fetched seldom, and no event come"
 
 
 @pytest.mark.usefixtures("alone")

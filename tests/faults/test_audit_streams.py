@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text, update
 
 from authserver import stream
 from authserver.audit import batches
 from authserver.audit.events import Record
+from authserver.notifications import collectors
+from authserver.schema import AuditEvent, table_of
 from authserver.seal import seal
 from authserver.verify_audit import verify_here
 from tests.listening import listening
@@ -123,6 +125,88 @@ def test_F12_one_collector_that_is_down_holds_up_no_other(sqlite_url: str, tmp_p
             tell(world)
             lines = (tmp_path / "copy.jsonl").read_text().splitlines()
             assert [json.loads(line)["leaf"] for line in lines] == [0, 1, 2]
+
+
+def break_one(world: World, data: str) -> None:
+    """Change the second event, as somebody does whom no trigger stops."""
+    table = table_of(AuditEvent)
+    with world.services.database.engine.connect() as connection:
+        if world.services.database.is_sqlite:
+            names = connection.scalars(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).all()
+            for name in names:
+                connection.execute(text(f"DROP TRIGGER {name}"))
+        else:
+            connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(update(table).where(table.c.id == 2).values(data=data))
+        connection.commit()
+
+
+@pytest.mark.parametrize("format", ["json", "ocsf"])
+@pytest.mark.parametrize("data", ["{no JSON", "7", '{"amount":NaN}', "[" * 100_000])
+def test_a_row_that_somebody_broke_is_sent_as_what_it_is_and_stops_no_collector(
+    sqlite_url: str, tmp_path: Path, data: str, format: str
+) -> None:
+    streams = [
+        {"name": name, "kind": "file", "file": tmp_path / name, "format": format} for name in ("a", "b")
+    ]
+    with told(sqlite_url, tmp_path / "world", streams=streams) as world:
+        some_events(world, 2)
+        seal(world.services, world.clock.now())
+        break_one(world, data)
+        tell(world)
+        assert stream.failing(world.services) == {}
+    for name in ("a", "b"):
+        lines = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+        events = [line["unmapped"] if format == "ocsf" else line for line in lines]
+        assert [event["leaf"] for event in events] == [0, 1, 2]
+        assert [event.get("altered") for event in events] == [None, data, None]
+        assert (events[1]["id"], events[1]["event"]) == (2, "exchange.permitted")
+
+
+def test_a_stream_that_fails_in_a_way_nobody_thought_of_holds_up_no_other(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = [{"name": name, "kind": "file", "file": tmp_path / name} for name in ("a-broken", "whole")]
+    send = collectors.send
+
+    def broken(to: Any, lines: Any) -> None:
+        if to.name == "a-broken":
+            raise ZeroDivisionError
+        send(to, lines)
+
+    monkeypatch.setattr(collectors, "send", broken)
+    with told(sqlite_url, tmp_path / "world", streams=streams) as world:
+        for _ in range(2):
+            some_events(world, 1)
+            tell(world)
+            world.clock.advance(minutes=10)
+        assert len((tmp_path / "whole").read_text().splitlines()) == 4
+        assert stream.failing(world.services) == {"stream:a-broken": 2}
+
+
+@pytest.mark.parametrize("format", ["json", "ocsf"])
+def test_an_event_that_fits_into_no_datagram_is_named_and_the_next_one_arrives(
+    sqlite_url: str, tmp_path: Path, format: str
+) -> None:
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as server:
+        server.settimeout(10)
+        server.bind(("127.0.0.1", 0))
+        siem = {"name": "siem", "kind": "syslog", "transport": "udp", "format": format}
+        siem["address"] = f"127.0.0.1:{server.getsockname()[1]}"
+        with told(sqlite_url, tmp_path / "world", streams=[siem]) as world:
+            now = world.clock.now()
+            for size in (30_000, 70_000, 10):
+                record = Record("import.done", client_id="basket-helper")
+                world.services.database.write(lambda c: record.changed(c, now, said="x" * size))  # noqa: B023
+            tell(world)
+            assert stream.failing(world.services) == {}
+        got = [json.loads(server.recv(65_536).partition(b" audit - ")[2]) for _ in range(3)]
+    events = [one["unmapped"] if format == "ocsf" else one for one in got]
+    assert [event["id"] for event in events] == [1, 2, 3]
+    assert len(events[0]["data"]["said"]) == 30_000
+    assert events[1]["cut"] > 70_000
+    assert (events[1]["event"], events[1]["client_id"]) == ("import.done", "basket-helper")
+    assert "data" not in events[1]
 
 
 def test_F12_sealing_that_was_behind_catches_up(database_url: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -69,6 +70,16 @@ def test_the_buyer_says_why_it_did_not_buy(place: Stage, tmp_path: Path) -> None
     assert (code, "Not bought: the resource server names more than was agreed to" in told) == (1, True), told
     code, told = buys(place, tmp_path, "20.00", "caviar=1")
     assert (code, "not sold here: caviar" in told) == (1, True), told
+
+
+def test_the_shop_hears_what_ends(place: Stage) -> None:
+    auth, until = (place.world.shop.id, place.world.shop.secret), time.monotonic() + 10
+    descriptions = list[str]()
+    while not descriptions and time.monotonic() < until:
+        streams = httpx.get(f"{place.issuer}/oauth/ssf/streams", auth=auth).json()
+        descriptions = [stream["description"] for stream in streams]
+        time.sleep(0.1)
+    assert descriptions == ["kit: 1"]
 
 
 def test_the_mcp_server_starts_as_its_readme_says(place: Stage, tmp_path: Path) -> None:

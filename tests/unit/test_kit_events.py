@@ -1,6 +1,7 @@
 """Security Event Tokens at a resource server with the kit: only the issuer's own, and each does what it says."""
 
 import asyncio
+import io
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -310,6 +311,30 @@ def test_rfc8935_a_push_is_answered_as_the_standard_has_it(
         assert answered == status, name
         assert (json.loads(said)["err"] if said else "") == error, name
     assert ends(verifier, issuer)
+
+
+class Endless(io.RawIOBase):
+    """A body that goes on and on, and how much of it was read."""
+
+    taken = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        buffer[:] = b"x" * len(buffer)
+        self.taken += len(buffer)
+        return len(buffer)
+
+
+def test_a_push_that_does_not_end_is_not_held_in_memory(issuer: FakeIssuer, verifier: Verifier) -> None:
+    app, body = Flask("shop"), Endless()
+    protect(app, shop_of(issuer, verifier))
+    headers = {"Content-Type": "application/secevent+jwt", "Authorization": HEADER}
+    sent = {"wsgi.input": body, "CONTENT_LENGTH": "50000000"}
+    answer = app.test_client().post("/events", headers=headers, environ_overrides=sent)
+    assert answer.status_code == 400
+    assert body.taken < 100_000
 
 
 def test_rfc8935_while_keys_cannot_be_had_it_is_to_be_sent_again(issuer: FakeIssuer) -> None:
