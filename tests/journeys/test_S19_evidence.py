@@ -12,6 +12,7 @@ from authserver.register import disable_agent
 from authserver.revoke import Target, revoke
 from authserver.seal import seal
 from authserver.services import load_policies
+from tests.pages.browser import add_user, signed_in
 from tests.world import World
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -86,6 +87,31 @@ def test_S19_the_report_follows_what_changes(sqlite_world: World) -> None:
     for client_id in ("basket-helper", "price-scout"):
         world.services.database.write(lambda c, name=client_id: disable_agent(c, name, "operator:night", now))
     assert finding(world, "NHI1", "stale_agents").met
+
+
+def test_S19_to_put_policies_in_force_alone_and_to_administer_without_a_passkey_are_not_met(
+    sqlite_world: World,
+) -> None:
+    world = sqlite_world
+    assert finding(world, "NHI10", "administrators_passkeys").met
+    add_user(world, "ada-admin", role="owner")
+    add_user(world, "ada-user")
+    found = finding(world, "NHI10", "administrators_passkeys")
+    assert (found.met, found.says) == (False, "administrators without a passkey: ada-admin")
+    assert assessed(world)["NHI10"].state == "partly met"
+    assert not finding(world, "L6", "two_people").met
+    object.__setattr__(world.services.settings.policies, "two_people", True)
+    assert finding(world, "L6", "two_people").met
+
+
+def test_A122_the_report_names_events_and_copies_nothing_of_what_they_hold(sqlite_world: World) -> None:
+    world = sqlite_world
+    add_user(world, "vera", role="owner")
+    with signed_in(world, "vera"):
+        pass  # from an address, in a session
+    (event,) = assessed(world)["NHI10"].to_json()["entries"]  # type: ignore[misc]
+    assert event.keys() == {"id", "at", "event"}
+    assert event["event"] == "sign_in.permitted"
 
 
 @pytest.mark.parametrize("check", sorted(checks.CHECKS))
