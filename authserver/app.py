@@ -1,5 +1,6 @@
 """Wiring: configuration in, Flask application out."""
 
+import traceback
 from collections.abc import Callable
 from functools import cache, partial, wraps
 from urllib.parse import urlsplit
@@ -38,6 +39,7 @@ from authserver.services import Services, load_policies, open_database, open_ser
 
 log = structlog.get_logger()
 Answer = Callable[..., Response]
+_MOST_LINES = 100  # of one failure in the log
 _API_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")  # refused by the API itself
 
 
@@ -247,8 +249,18 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
-    log.error("request.failed", error=type(error).__name__, path=_pattern(), exc_info=error)
+    log.error("request.failed", error=type(error).__name__, path=_pattern(), stack=_stack(error))
     return _refused(Refusal("server_error", "the server failed; this was recorded", status=500))
+
+
+def _stack(error: BaseException | None) -> list[str]:
+    """Where it failed, and where what caused it did. No error's own words: they may hold a token that was sent."""
+    lines = list[str]()
+    while error is not None and len(lines) < _MOST_LINES:
+        lines.append(type(error).__name__)
+        lines += [line.strip() for line in traceback.format_tb(error.__traceback__)]
+        error = error.__cause__ or error.__context__
+    return lines[:_MOST_LINES]
 
 
 def _pattern() -> str:

@@ -33,7 +33,10 @@ def start(endpoint: str, share: float, issuer: str) -> None:
     from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
     of = {"service.name": "authserver", "service.instance.id": str(os.getpid()), "authserver.issuer": issuer}
-    _provider = TracerProvider(resource=Resource(of), sampler=ParentBased(TraceIdRatioBased(share)))
+    ours = TraceIdRatioBased(share)
+    # Anybody may send a `traceparent`: its flag neither has a request traced beyond the share nor hides one.
+    sampler = ParentBased(ours, remote_parent_sampled=ours, remote_parent_not_sampled=ours)
+    _provider = TracerProvider(resource=Resource(of), sampler=sampler)
     _provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=5)))
     _tracer = _provider.get_tracer("authserver")
 

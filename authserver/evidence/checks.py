@@ -18,7 +18,17 @@ from authserver.ledger.check import check as ledger_differences
 from authserver.policies import states
 from authserver.policies.files import read_files
 from authserver.policy.catalogue import LONGEST_LIFETIME, CatalogueEntry
-from authserver.schema import Action, Agent, AuditEvent, Delegation, EventStream, Revocation, table_of
+from authserver.schema import (
+    Action,
+    Agent,
+    AuditEvent,
+    Delegation,
+    EventStream,
+    Passkey,
+    Revocation,
+    User,
+    table_of,
+)
 from authserver.schema import ResourceServer as ResourceServerRow
 from authserver.services import Services
 from authserver.tokens.signing_keys import list_keys
@@ -26,7 +36,7 @@ from authserver.verify_audit import verify_here
 
 _AGENTS, _ACTIONS, _SERVERS = table_of(Agent), table_of(Action), table_of(ResourceServerRow)
 _DELEGATIONS, _EVENTS, _REVOCATIONS = table_of(Delegation), table_of(AuditEvent), table_of(Revocation)
-_STREAMS = table_of(EventStream)
+_STREAMS, _USERS, _PASSKEYS = table_of(EventStream), table_of(User), table_of(Passkey)
 _LONGEST_ASSERTION = 3_600  # seconds; an assertion that lives longer is a password
 _OLDEST_SECRET, _OLDEST_KEY = timedelta(days=365), timedelta(days=180)
 _UNUSED = timedelta(days=90)
@@ -152,6 +162,13 @@ def policies(facts: Facts) -> tuple[bool, str, str]:
     )
 
 
+def two_people(facts: Facts) -> tuple[bool, str, str]:
+    """Nobody puts a set of policies in force alone."""
+    on = facts.services.settings.policies.two_people
+    said = "needs somebody else than whoever put it up for observation" if on else "can be done by one person"
+    return on, f"to put a set in force {said}", "policies.two_people"
+
+
 def approvals(facts: Facts) -> tuple[bool, str, str]:
     """A person is asked for something whatever a delegation says."""
     said = _per_action(facts, lambda entry: f"{entry.approval} by {entry.approvals} of {entry.approver}")
@@ -246,6 +263,14 @@ def operators_named(facts: Facts) -> tuple[bool, str, str]:
     newest = select(_REVOCATIONS.c.revoked_by).order_by(_REVOCATIONS.c.id.desc()).limit(_SHOWN)
     names = set(facts.connection.scalars(newest))
     return all(names), f"who revoked last: {_some(names)}", "revocations: revoked_by"
+
+
+def administrators_passkeys(facts: Facts) -> tuple[bool, str, str]:
+    """Whoever administers has a passkey."""
+    administers = _USERS.c.role.is_not(None) & _USERS.c.disabled_at.is_(None)
+    without = administers & _USERS.c.user_id.not_in(select(_PASSKEYS.c.user_id))
+    names = list(facts.connection.scalars(select(_USERS.c.username).where(without)))
+    return not names, f"administrators without a passkey: {_some(names)}", "users, passkeys"
 
 
 # --- delegations and money ------------------------------------------------------------------------------------------
@@ -367,6 +392,7 @@ CHECKS: Mapping[str, Check] = {
     check.__name__: check
     for check in (
         action_lifetimes,
+        administrators_passkeys,
         agents_bounded,
         agents_without_secret,
         approval_limits,
@@ -393,6 +419,7 @@ CHECKS: Mapping[str, Check] = {
         signing_keys,
         single_use,
         stale_agents,
+        two_people,
         workload_identity,
     )
 }

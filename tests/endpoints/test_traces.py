@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import structlog
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from structlog.testing import capture_logs
 
 from authserver import traces
 from authserver.logs import configure_logging
@@ -28,6 +29,7 @@ class Collector:
     """What was sent to an OTLP receiver."""
 
     bodies: list[bytes] = field(default_factory=list)
+    endpoint: str = ""
 
     def spans(self) -> list[Any]:
         requests = [ExportTraceServiceRequest.FromString(body) for body in self.bodies]
@@ -51,7 +53,8 @@ def collector() -> Iterator[Collector]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     with listening(server):
-        traces.start(f"http://127.0.0.1:{server.server_port}/v1/traces", 1.0, "https://auth.example")
+        kept.endpoint = f"http://127.0.0.1:{server.server_port}/v1/traces"
+        traces.start(kept.endpoint, 1.0, "https://auth.example")
         yield kept
         traces.stop()
 
@@ -98,6 +101,18 @@ def test_A122_no_token_and_no_name_is_in_a_span(shared_world: World, collector: 
         assert kept.encode() not in sent
 
 
+@pytest.mark.parametrize(("share", "flag", "sent"), [(1.0, "00", True), (1e-9, "01", False)])
+def test_a_callers_flag_neither_hides_a_request_nor_has_it_traced_beyond_the_share(
+    shared_world: World, collector: Collector, share: float, flag: str, sent: bool
+) -> None:
+    traces.stop()
+    traces.start(collector.endpoint, share, "https://auth.example")
+    headers = {"traceparent": f"00-0af7651916cd43ddeeeeeeeeeeeeeeee-b7ad6b7169203331-{flag}"}
+    assert shared_world.exchange(shared_world.granted().grant, headers=headers).status_code == 200
+    traces.stop()
+    assert bool(collector.spans()) is sent
+
+
 def test_without_an_endpoint_nothing_of_opentelemetry_is_imported_and_a_step_costs_nothing() -> None:
     program = "import authserver.app, sys; print([n for n in sys.modules if n.startswith('opentelemetry')])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
@@ -120,6 +135,28 @@ def test_every_answer_has_a_request_id_the_callers_own_where_it_is_one(shared_wo
         said = client.get("/nowhere", headers={"X-Request-Id": bad.encode("latin-1")}).headers["x-request-id"]
         assert re.fullmatch("[0-9a-f]{16}", said)
     assert client.get("/healthz").headers["x-request-id"] != client.get("/healthz").headers["x-request-id"]
+
+
+def test_A122_an_unexpected_error_is_logged_without_its_own_words(
+    shared_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, address = "eyJ.of.ada", "ada@example.org"
+
+    def fails(_services: object) -> None:
+        try:
+            raise KeyError(token)
+        except KeyError as error:
+            raise ValueError(address) from error
+
+    monkeypatch.setattr("authserver.endpoints.metadata.jwks_response", fails)
+    with capture_logs() as events:
+        assert shared_world.client.get("/oauth/jwks").status_code == 500
+    (event,) = (one for one in events if one["event"] == "request.failed")
+    assert token not in repr(event)
+    assert address not in repr(event)
+    # Where it failed is told, and where what caused it did.
+    assert {"ValueError", "KeyError"} <= set(event["stack"])
+    assert sum("in fails" in line for line in event["stack"]) == 2
 
 
 def test_what_is_logged_in_a_request_says_which(capsys: pytest.CaptureFixture[str]) -> None:

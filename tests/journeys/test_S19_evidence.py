@@ -16,6 +16,7 @@ from authserver.seal import seal
 from authserver.services import load_policies
 from authserver.upkeep import tend_audit
 from tests.attacks.making import change
+from tests.pages.browser import add_user, signed_in
 from tests.world import World, running_world
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -126,6 +127,31 @@ def test_S19_an_audit_that_was_cut_off_is_said(sqlite_url: str, tmp_path: Path) 
         heads.unlink()
         found = finding(world, "L5", "audit_sealed")
         assert (found.met, "is not there" in found.says) == (False, True)
+
+
+def test_S19_to_put_policies_in_force_alone_and_to_administer_without_a_passkey_are_not_met(
+    sqlite_world: World,
+) -> None:
+    world = sqlite_world
+    assert finding(world, "NHI10", "administrators_passkeys").met
+    add_user(world, "ada-admin", role="owner")
+    add_user(world, "ada-user")
+    found = finding(world, "NHI10", "administrators_passkeys")
+    assert (found.met, found.says) == (False, "administrators without a passkey: ada-admin")
+    assert assessed(world)["NHI10"].state == "partly met"
+    assert not finding(world, "L6", "two_people").met
+    object.__setattr__(world.services.settings.policies, "two_people", True)
+    assert finding(world, "L6", "two_people").met
+
+
+def test_A122_the_report_names_events_and_copies_nothing_of_what_they_hold(sqlite_world: World) -> None:
+    world = sqlite_world
+    add_user(world, "vera", role="owner")
+    with signed_in(world, "vera"):
+        pass  # from an address, in a session
+    (event,) = assessed(world)["NHI10"].to_json()["entries"]  # type: ignore[misc]
+    assert event.keys() == {"id", "at", "event"}
+    assert event["event"] == "sign_in.permitted"
 
 
 @pytest.mark.parametrize("check", sorted(checks.CHECKS))

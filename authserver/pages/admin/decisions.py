@@ -86,10 +86,17 @@ def show_one(services: Services, request: Request, number: str) -> Response:
             "decision": decision,
             "step": told(event, catalogue, action),
             "known": known_of(services, connection, event),
-            "written": json.dumps(event.to_json(), indent=2, ensure_ascii=False),
+            "written": _legible(json.dumps(event.to_json(), indent=2, ensure_ascii=False)),
         }
 
     return page("decision", administrator, **services.database.read(read), catalogue=catalogue)
+
+
+def _legible(text: str) -> str:
+    # What hides or reorders letters is shown as JSON escapes it, so that the text is read as it is written (A83).
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else json.dumps(letter)[1:-1] for letter in text
+    )
 
 
 def _wanted(request: Request) -> Wanted:

@@ -48,7 +48,7 @@ def end(services: Services, request: Request) -> Response:
     administrator, form = read_form(services, request, Permission.REVOKE)
     target = _target(form.one("kind") or "", form.one("target") or "")
     reason = (form.one("reason") or "").strip()
-    if not reason or len(reason) > _LONGEST_REASON:
+    if not reason or len(reason) > _LONGEST_REASON or not reason.isprintable():
         return _asked(services, administrator, target, _("Say why: it stands in the audit."), reason)
     if target.kind == "all" and (form.one("confirmation") or "").strip() != CONFIRMATION:
         said = _("Nothing was revoked. Type the words exactly as they are shown.")

@@ -73,7 +73,7 @@ def told(event: Event, catalogue: Catalogue, action: ActionRecord | None = None)
         policies=_names(event.data.get("policies")),
         observed=_observed(event.data.get("observed")),
         by=_by_whom(event),
-        note=_text(event.data.get("reason"))
+        note=_shown(event.data.get("reason"))
         or (_text(event.data.get("description")) if tone == "bad" else None),
         state=state_in_words(action) if action is not None and outcome == "permitted" else None,
     )
@@ -171,6 +171,11 @@ def _observed(value: object) -> str | None:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _shown(value: object) -> str | None:
+    """What somebody typed, without what hides or reorders letters (threats A83)."""
+    return words.shown_name(value).text if isinstance(value, str) and value else None
 
 
 def _settlements() -> dict[str, str]:

@@ -8,6 +8,7 @@ import pytest
 from authserver.administration import decisions, figures
 from authserver.administration.windows import window_since
 from authserver.delegations.standing import Kind
+from authserver.revoke import Target, revoke
 from tests.attacks.making import change, handed_on, named
 from tests.pages.admin.scene import a_company
 from tests.pages.browser import add_user, signed_in
@@ -71,6 +72,7 @@ def test_S18_an_administrator_revokes_at_each_level_after_seeing_what_it_ends(
             "no reason": {"reason": None},
             "a blank reason": {"reason": "   "},
             "a long reason": {"reason": "x" * 501},
+            "letters that reorder others": {"reason": "by eve\u202emada yb"},
             "no confirmation": {"confirmation": None},
             "another confirmation": {"confirmation": "Revoke Everything"},
             "a delegation's confirmation": {"confirmation": "yes"},
@@ -109,6 +111,21 @@ def test_A120_a_form_that_names_nothing_ends_nothing(sqlite_world: World, form: 
     with signed_in(sqlite_world, "night") as visit:
         assert visit.post("/admin/revoke", **(whole | form)).status_code in (400, 404)
     assert sqlite_world.exchange(granted.grant).status_code == 200
+
+
+def test_A83_the_audits_own_text_shows_what_hides_or_reorders_letters(sqlite_world: World) -> None:
+    world, granted = sqlite_world, sqlite_world.granted()
+    add_user(world, "night", role="viewer")
+    target = Target("delegation", granted.grant_id)
+    reason = "approved \u202eadA yb\u2066 caf\u00e9"  # as whoever types into a terminal may write it
+    revoke(world.services, target, reason=reason, by="operator:eve", now=world.clock.now())
+    number = len(world.events())
+    with signed_in(world, "night") as visit:
+        page = visit.get(f"/admin/decisions/{number}").text
+    written = page.partition("As it is written in the audit")[2]
+    assert "approved \\u202eadA yb\\u2066 caf\u00e9" in written
+    assert "\u202e" not in page
+    assert "\u2066" not in page
 
 
 # --- searching ------------------------------------------------------------------------------------------------------
