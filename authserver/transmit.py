@@ -32,8 +32,6 @@ log = structlog.get_logger()
 _AT_ONCE = 50  # pushed one after the other before it is another stream's turn
 _TURN_SECONDS = 15.0
 _READ_AT_ONCE = 100  # of what happened, in one transaction
-# How many streams one process pushes on at the same time, and how many of those may be one receiver's.
-_AT_WORK, _OF_ONE = 8, 3
 _MOST_STREAMS = 64
 _LONGEST_ANSWER = 4_096
 # RFC 8935 §2.4: a receiver that says one of these will say something else when its own set-up was mended.
@@ -71,6 +69,32 @@ class _Refused(Exception):
 
 class _NotDelivered(Exception):
     """It did not arrive, or not to somebody who could take it; `str()` is a short reason."""
+
+
+class Places:
+    """Who is served in this process at the moment: so many, and of those so many for one receiver, and no more."""
+
+    def __init__(self, most: int, of_one: int) -> None:
+        self._most, self._of_one = most, of_one
+        self._lock, self._taken = threading.Lock(), Counter[str]()
+
+    def take(self, receiver: str) -> bool:
+        """Take a place, if there is one for that receiver."""
+        with self._lock:
+            if self._taken.total() >= self._most or self._taken[receiver] >= self._of_one:
+                return False
+            self._taken[receiver] += 1
+            return True
+
+    def leave(self, receiver: str) -> None:
+        """Give it back."""
+        with self._lock:
+            self._taken[receiver] -= 1
+            self._taken += Counter()  # keeps those alone who have any
+
+
+# On how many streams one process pushes at the same time: a receiver whose streams are slow holds up no other.
+_PLACES = Places(8, 3)
 
 
 # --- working out what is to be told ---------------------------------------------------------------------------------
@@ -153,30 +177,6 @@ def to_push(services: Services, now: datetime) -> list[tuple[str, str]]:
     return services.database.read(
         lambda connection: records.to_push(connection, happenings.newest(connection), now, _MOST_STREAMS)
     )
-
-
-class _Places:
-    """Who is pushed to now in this process: a receiver with many streams, all of them slow, holds up no other."""
-
-    def __init__(self) -> None:
-        self._lock, self._taken = threading.Lock(), Counter[str]()
-
-    def take(self, receiver: str) -> bool:
-        """Take a place, if there is one for that receiver."""
-        with self._lock:
-            if self._taken.total() >= _AT_WORK or self._taken[receiver] >= _OF_ONE:
-                return False
-            self._taken[receiver] += 1
-            return True
-
-    def leave(self, receiver: str) -> None:
-        """Give it back."""
-        with self._lock:
-            self._taken[receiver] -= 1
-            self._taken += Counter()  # keeps those alone who have any
-
-
-_PLACES = _Places()
 
 
 def _push_quietly(services: Services, stream_id: str, receiver: str, newest: int, now: datetime) -> None:

@@ -5,7 +5,6 @@ A resource server says who it is as everywhere: by its secret (`Authorization: B
 """
 
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -25,7 +24,7 @@ from authserver.manage_stream import METHODS, Wish, WishedDelivery
 from authserver.services import Services
 from authserver.streams import records
 from authserver.streams.records import Status, Stream
-from authserver.transmit import Asked, Handed
+from authserver.transmit import Asked, Handed, Places
 
 _STATUSES: Mapping[str, Status] = {"enabled": "enabled", "paused": "paused", "disabled": "disabled"}
 _MOST_EVENTS = 100  # of one answer to a poll
@@ -36,7 +35,7 @@ _HEADER = re.compile(r"[!-~](?:[ -~]{0,2046}[!-~])?")
 _CHOSEN = frozenset({"delivery", "events_requested", "description"})
 # A connection that gets nothing for 10 s is ended (`guard`), and a server that stops waits for who waits here.
 _WAIT_SECONDS = 3.0
-_WAITING = threading.Semaphore(128)  # polls of one process that wait; another is answered at once
+_WAITING = Places(128, 16)  # polls of one process that wait; another is answered at once
 
 
 def metadata(services: Services) -> Response:
@@ -175,7 +174,7 @@ def poll(services: Services, request: Request, stream_id: str) -> Response:
         if handed.sets or asked.most == 0 or _immediately(body):
             return json_answer(_handed(handed))
         # The answer begins now and its body comes later, so that it keeps nobody from a turn (`guard.Gate`).
-        body_later = _later(services, stream.id, replace(asked, taken=(), refused={}))
+        body_later = _later(services, receiver.id, stream.id, replace(asked, taken=(), refused={}))
         response = Response(body_later, mimetype="application/json")
         response.headers["Cache-Control"] = "no-store"
         return response
@@ -183,8 +182,8 @@ def poll(services: Services, request: Request, stream_id: str) -> Response:
     return _as_receiver(services, request, run)
 
 
-def _later(services: Services, stream_id: str, asked: Asked) -> Iterator[bytes]:
-    handed, may_wait = Handed({}, more=False), _WAITING.acquire(blocking=False)
+def _later(services: Services, receiver_id: str, stream_id: str, asked: Asked) -> Iterator[bytes]:
+    handed, may_wait = Handed({}, more=False), _WAITING.take(receiver_id)
     until = time.monotonic() + (_WAIT_SECONDS if may_wait else 0)
     try:
         while not handed.sets and (left := until - time.monotonic()) > 0:
@@ -197,7 +196,7 @@ def _later(services: Services, stream_id: str, asked: Asked) -> Iterator[bytes]:
         pass  # the database is away: there is nothing to hand out, and the receiver asks again
     finally:
         if may_wait:
-            _WAITING.release()
+            _WAITING.leave(receiver_id)
     yield strict_json.write(_handed(handed)).encode()
 
 

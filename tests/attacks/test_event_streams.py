@@ -15,6 +15,7 @@ import pytest
 from authserver import manage_stream, transmit, upkeep
 from authserver.actors import resource_servers
 from authserver.discovery import IssuerUnavailable
+from authserver.endpoints import ssf
 from authserver.resource_server.credentials import ClientSecret
 from authserver.resource_server.listening import Transmitter
 from authserver.revoke import Target, revoke
@@ -177,6 +178,18 @@ def test_a_change_that_names_no_delivery_does_not_bring_an_old_one_back(sqlite_w
     wish = manage_stream.Wish(None, None, "ours")
     changed = manage_stream.change(services, receiver, found, wish, now)
     assert changed.delivery.endpoint_url == "https://market.example/new"
+
+
+def test_a_receiver_that_waits_many_times_leaves_places_to_wait_for_others(
+    sqlite_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = sqlite_world
+    monkeypatch.setattr(ssf, "_WAIT_SECONDS", 2.5)
+    path = f"poll/{asked(world, 'POST', 'streams', json={}).json()['stream_id']}"
+    with ThreadPoolExecutor(24) as pool:
+        polls = [pool.submit(asked, world, "POST", path, json={}) for _ in range(24)]
+    waited = [poll.result().elapsed.total_seconds() > 2.4 for poll in polls]
+    assert sum(waited) == 16
 
 
 # --- at the kit -----------------------------------------------------------------------------------------------------
