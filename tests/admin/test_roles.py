@@ -71,6 +71,7 @@ def test_A120_each_role_may_do_what_its_table_says_and_nothing_else(clients: Cli
 
 @pytest.mark.parametrize("operation", ALL, ids=lambda operation: operation.name)
 def test_A120_nobody_may_do_anything_without_credentials(shared_world: World, operation: Operation) -> None:
+    newest = shared_world._newest_event()
     for header in (None, "Bearer", "Bearer asapi_wrong", "Basic cnM6c2VjcmV0", "Bearer a.b.c", "Bearer \xe9"):
         headers = {} if header is None else {"Authorization": header.encode("latin-1")}
         answer = shared_world.client.request(
@@ -78,6 +79,7 @@ def test_A120_nobody_may_do_anything_without_credentials(shared_world: World, op
         )
         is_problem(answer, 401)
         assert answer.headers["www-authenticate"].startswith('Bearer realm="')
+    assert shared_world.events(after=newest) == []  # or anybody could fill the audit
 
 
 def test_A120_a_token_that_has_expired_or_was_revoked_opens_nothing(sqlite_world: World) -> None:
