@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,7 +14,7 @@ from authserver.admin.operations import Operation
 from authserver.admin.resources import ALL
 from authserver.administration.roles import Role
 from tests.admin.scene import BASE, Client, client_of, is_problem
-from tests.world import World
+from tests.world import World, running_world
 
 Clients = Callable[[Role], Client]
 
@@ -167,6 +168,25 @@ def test_A120_nobody_changes_somebody_above_them(clients: Clients) -> None:
     is_problem(operator.patch(path, {"role": None}), 403)
     is_problem(operator.patch(path, {"groups": ["finance"]}), 403)
     is_problem(operator.ask("POST", f"{path}/disable", json={}), 403)
+
+
+def test_A120_an_operator_makes_nobody_who_approves(clients: Clients) -> None:
+    operator, path = clients(Role.OPERATOR), "/users"
+    is_problem(operator.ask("POST", path, json={"username": "sam", "groups": ["finance"]}), 403)
+    made = operator.post(path, {"username": "sam"}, status=201)
+    is_problem(operator.patch(f"/users/{made['user_id']}", {"groups": ["finance"]}), 403)
+    owner = clients(Role.OWNER)
+    assert owner.patch(f"/users/{made['user_id']}", {"groups": ["finance"]}).status_code == 200
+    assert operator.patch(f"/users/{made['user_id']}", {"name": "Sam"}).json()["groups"] == ["finance"]
+    assert operator.patch(f"/users/{made['user_id']}", {"groups": None}).json()["groups"] == []
+
+
+def test_A120_an_operator_makes_nobody_whom_the_configuration_lets_approve(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    with running_world(sqlite_url, tmp_path / "world", groups={"finance": ["tess"]}) as world:
+        is_problem(client_of(world, Role.OPERATOR).ask("POST", "/users", json={"username": "tess"}), 403)
+        client_of(world, Role.OWNER).post("/users", {"username": "tess"}, status=201)
 
 
 def test_A120_to_enforce_a_policy_or_to_take_one_out_of_force_is_an_owners(clients: Clients) -> None:

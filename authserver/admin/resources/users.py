@@ -4,6 +4,8 @@ from sqlalchemy import Connection
 
 from authserver import disable, register
 from authserver.accounts import users
+from authserver.accounts.users import NewUser as Wanted
+from authserver.accounts.users import User
 from authserver.admin.bodies import NewUser, Reason, UserChange, UsersQuery
 from authserver.admin.operations import Call, Operation, Reply, must_match, not_found, shown
 from authserver.admin.resources.listing import Resource
@@ -12,7 +14,7 @@ from authserver.admin.shapes import Enrolment
 from authserver.administration import lists
 from authserver.administration.items import UserItem
 from authserver.administration.lists import one_of
-from authserver.administration.roles import Permission, require_reach
+from authserver.administration.roles import Permission, require_reach, require_to_vouch
 from authserver.errors import Refusal
 
 _USERS = Resource("/users", "user", lists.USERS, UserItem, UsersQuery, "user_id")
@@ -22,6 +24,7 @@ def create(call: Call) -> Reply:
     """Make a user."""
     new = register.parse_user(said(call.sent(NewUser)))
     require_reach(call.caller.role, new.role)
+    require_to_vouch(call.caller.role, _groups_of(call, new))
     enrolment = call.services.database.write(
         lambda connection: register.create_user(
             connection, new, call.services.issuer, call.caller.by, call.now
@@ -42,6 +45,7 @@ def change(call: Call) -> Reply:
         must_match(call, seen)
         wanted = register.parse_user(merged(register.members_of_user(before), call.sent(UserChange)))
         require_reach(call.caller.role, wanted.role)
+        require_to_vouch(call.caller.role, set(wanted.groups) - set(before.groups))
         register.change_user(connection, wanted, before, call.caller.by, call.now)
         return one_of(call.looked(connection), lists.USERS, call.name)
 
@@ -68,6 +72,12 @@ def _may_change(call: Call, user: UserItem) -> None:
         raise Refusal("access_denied", "nobody changes their own record", rule="api.own_record", status=403)
 
 
+def _groups_of(call: Call, user: User | Wanted) -> set[str]:
+    """The groups of somebody, those that the configuration puts a user name in as well."""
+    configured = call.services.settings.groups.members
+    return {*user.groups, *(group for group, names in configured.items() if user.username in names)}
+
+
 OPERATIONS = (
     *_USERS.reads(),
     Operation(
@@ -75,7 +85,7 @@ OPERATIONS = (
         "POST",
         "/users",
         Permission.CHANGE,
-        "Make a user, with a role up to the caller's own; the link to enrol is shown this once.",
+        "Make a user, with a role up to the caller's own; groups are an owner's to give. The link is shown this once.",
         create,
         Enrolment,
         201,
@@ -87,7 +97,7 @@ OPERATIONS = (
         "PATCH",
         "/users/{user_id}",
         Permission.CHANGE,
-        "Give a user another name, role or groups; nobody changes their own, nor somebody above them.",
+        "Give a user another name, role or groups, which owners add; nobody changes their own, or somebody above them.",
         change,
         UserItem,
         body=UserChange,
