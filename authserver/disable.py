@@ -1,5 +1,7 @@
 """Putting somebody out of action: an agent, a resource server, a user. What they hold or granted ends for good."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -7,6 +9,8 @@ from sqlalchemy import Connection
 from authserver import register
 from authserver.revoke import Target, revoke
 from authserver.services import Services
+
+Around = Callable[[Connection], AbstractContextManager[object]]
 
 
 def disable_agent(
@@ -34,8 +38,22 @@ def enable_agent(services: Services, client_id: str, *, by: str, now: datetime) 
 
 
 def disable_user(
-    services: Services, user_id: str, *, by: str, now: datetime, reason: str = "user disabled"
+    services: Services,
+    user_id: str,
+    *,
+    by: str,
+    now: datetime,
+    reason: str = "user disabled",
+    around: Around = nullcontext,
 ) -> None:
-    """The person can sign in no more, and all that they granted ends. Raises `NotRegistered`."""
-    services.database.write(lambda connection: register.disable_user(connection, user_id, by, now))
+    """The person can sign in no more, and all that they granted ends. Raises `NotRegistered`.
+
+    `around` looks, in the same transaction, whether that may be, before it is done and after.
+    """
+
+    def write(connection: Connection) -> None:
+        with around(connection):
+            register.disable_user(connection, user_id, by, now)
+
+    services.database.write(write)
     revoke(services, Target("user", user_id), reason=reason, by=by, now=now)

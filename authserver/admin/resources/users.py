@@ -1,13 +1,16 @@
 """`/users`: the people whose authority is delegated, who approve, or who operate the server."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from sqlalchemy import Connection
 
 from authserver import disable, register
-from authserver.accounts import users
+from authserver.accounts import api_tokens, users
 from authserver.accounts.users import NewUser as Wanted
 from authserver.accounts.users import User
 from authserver.admin.bodies import NewUser, Reason, UserChange, UsersQuery
-from authserver.admin.operations import Call, Operation, Reply, must_match, not_found, shown
+from authserver.admin.operations import Call, Operation, Reply, conflict, must_match, not_found, shown
 from authserver.admin.resources.listing import Resource
 from authserver.admin.resources.merging import merged, said
 from authserver.admin.shapes import Enrolment
@@ -37,6 +40,10 @@ def change(call: Call) -> Reply:
     """Give them another name, role or groups."""
 
     def write(connection: Connection) -> UserItem | None:
+        with _an_owner_stays(call, connection):
+            return written(connection)
+
+    def written(connection: Connection) -> UserItem | None:
         seen = one_of(call.looked(connection), lists.USERS, call.name, lock=True)
         before = users.by_id(connection, call.name)
         if seen is None or before is None:
@@ -54,15 +61,41 @@ def change(call: Call) -> Reply:
 
 def put_out(call: Call) -> Reply:
     """Disable them."""
-    found = call.services.database.read(
-        lambda connection: one_of(call.looked(connection), lists.USERS, call.name)
+
+    @contextmanager
+    def around(connection: Connection) -> Iterator[None]:
+        with _an_owner_stays(call, connection):
+            _may_change(call, _there(call, connection))
+            yield
+
+    reason = call.sent(Reason).reason or "user disabled"
+    disable.disable_user(
+        call.services, call.name, by=call.caller.by, now=call.now, reason=reason, around=around
     )
+    return _USERS.one_of(call, call.name)
+
+
+def _there(call: Call, connection: Connection) -> UserItem:
+    """The user that the path names, whom nobody else changes meanwhile."""
+    found = one_of(call.looked(connection), lists.USERS, call.name, lock=True)
     if found is None:
         raise not_found("user")
-    _may_change(call, found)
-    reason = call.sent(Reason).reason or "user disabled"
-    disable.disable_user(call.services, found.user_id, by=call.caller.by, now=call.now, reason=reason)
-    return _USERS.one_of(call, found.user_id)
+    return found
+
+
+@contextmanager
+def _an_owner_stays(call: Call, connection: Connection) -> Iterator[None]:
+    """What is written leaves somebody who is an owner. Raises `Refusal` (409).
+
+    That is a user, a token without an end, or a caller of the configuration: what expires would leave nobody soon.
+    """
+    before = users.lock_owners(connection)
+    yield
+    if users.lock_owners(connection) or not before:
+        return
+    configured = any(caller.role == "owner" for caller in call.services.settings.api.callers)
+    if not configured and not api_tokens.has_lasting_owner(connection):
+        raise conflict("nobody would be left who is an owner", "api.last_owner")
 
 
 def _may_change(call: Call, user: UserItem) -> None:
