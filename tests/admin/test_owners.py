@@ -89,3 +89,49 @@ def test_A120_somebody_who_is_being_made_an_owner_is_not_an_operators_to_disable
 
     monkeypatch.setattr(disable, "disable_user", meanwhile)
     is_problem(operator.ask("POST", f"/users/{made}/disable", json={}), 403)
+
+
+# --- accounts that are opened again -------------------------------------------------------------------------------
+
+
+def test_a_user_who_is_enabled_again_has_nothing_of_what_they_granted(world: World) -> None:
+    owner = client_of(world, Role.OWNER)
+    made = owner.post("/users", {"username": "bo"}, status=201)
+    path = f"/users/{made['user_id']}"
+    granted = world.granted(user="bo")
+    owner.post(f"{path}/disable")
+    is_problem(owner.ask("POST", f"{path}/enrolment", json={}), 409)
+    assert "disabled_at" not in owner.post(f"{path}/enable")
+    assert world.events()[-1]["event"] == "user.enabled"
+    assert world.exchange(granted.grant).status_code == 400
+    world.clock.advance(seconds=2)
+    again = world.granted(user="bo")
+    owner.post(f"{path}/enable")  # who is enabled already loses nothing by it
+    assert world.exchange(again.grant).status_code == 200
+
+
+def test_a_new_link_ends_the_one_before_and_what_they_sign_in_with_where_asked(sqlite_world: World) -> None:
+    operator = client_of(sqlite_world, Role.OPERATOR)
+    made = operator.post("/users", {"username": "bo"}, status=201)
+    link = operator.post(f"/users/{made['user_id']}/enrolment", status=201)["enrolment_url"]
+    old, new = (
+        sqlite_world.client.get(url.removeprefix(sqlite_world.issuer)).status_code
+        for url in (made["enrolment_url"], link)
+    )
+    assert (old >= 400, new) == (True, 200)
+    add_user(sqlite_world, "ann", role="viewer")
+    path = f"/users/{id_of(operator, 'ann')}/enrolment"
+    operator.post(path, {"forget": True}, status=201)
+    assert sqlite_world.events()[-1]["data"]["user"]["passkeys_removed"] == 0
+
+
+def test_A120_an_operator_opens_no_account_above_them_nor_one_that_approves(sqlite_world: World) -> None:
+    owner, operator = client_of(sqlite_world, Role.OWNER), client_of(sqlite_world, Role.OPERATOR)
+    for username, more in (("olga", {"role": "owner"}), ("fin", {"groups": ["finance"]})):
+        path = f"/users/{owner.post('/users', {'username': username, **more}, status=201)['user_id']}"
+        is_problem(operator.ask("POST", f"{path}/enrolment", json={}), 403)
+        owner.post(f"{path}/enrolment", status=201)
+        owner.post(f"{path}/disable")
+        is_problem(operator.ask("POST", f"{path}/enable", json={}), 403)
+        owner.post(f"{path}/enable")
+    is_problem(owner.ask("POST", "/users/nobody/enrolment", json={}), 404)

@@ -30,7 +30,8 @@ LEAST = {
     Role.REVOKER: "delegations.pause delegations.revoke revocations.create",
     Role.OPERATOR: """
         agents.create agents.change agents.disable agents.enable resource_servers.create resource_servers.disable
-        users.create users.change users.disable delegations.create delegations.resume policies.move
+        users.create users.change users.disable users.enable users.enrolment delegations.create delegations.resume
+        policies.move
     """,
     Role.OWNER: "keys.rotate",
 }

@@ -9,7 +9,7 @@ from authserver import disable, register
 from authserver.accounts import api_tokens, users
 from authserver.accounts.users import NewUser as Wanted
 from authserver.accounts.users import User
-from authserver.admin.bodies import NewUser, Reason, UserChange, UsersQuery
+from authserver.admin.bodies import NewEnrolment, NewUser, Nothing, Reason, UserChange, UsersQuery
 from authserver.admin.operations import Call, Operation, Reply, conflict, must_match, not_found, shown
 from authserver.admin.resources.listing import Resource
 from authserver.admin.resources.merging import merged, said
@@ -73,6 +73,41 @@ def put_out(call: Call) -> Reply:
         call.services, call.name, by=call.caller.by, now=call.now, reason=reason, around=around
     )
     return _USERS.one_of(call, call.name)
+
+
+def let_in(call: Call) -> Reply:
+    """Enable them again."""
+
+    def may(connection: Connection) -> None:
+        _may_open(call, connection)
+
+    disable.enable_user(call.services, call.name, by=call.caller.by, now=call.now, may=may)
+    return _USERS.one_of(call, call.name)
+
+
+def enrol(call: Call) -> Reply:
+    """Make a new link to enrol with."""
+    forget = call.sent(NewEnrolment).forget
+
+    def write(connection: Connection) -> register.Enrolment:
+        user = _may_open(call, connection)
+        if user.disabled_at is not None:
+            raise conflict("the user is disabled", "api.user_disabled")
+        return register.invite_user(
+            connection, user, call.services.issuer, call.caller.by, call.now, forget=forget
+        )
+
+    return Reply(call.services.database.write(write).to_json())
+
+
+def _may_open(call: Call, connection: Connection) -> User:
+    """The user, whose account the caller may open to whoever has its link. Raises `Refusal` (403, 404)."""
+    _may_change(call, _there(call, connection))
+    user = users.by_id(connection, call.name)
+    if user is None:
+        raise not_found("user")
+    require_to_vouch(call.caller.role, _groups_of(call, user))
+    return user
 
 
 def _there(call: Call, connection: Connection) -> UserItem:
@@ -147,6 +182,30 @@ OPERATIONS = (
         UserItem,
         body=Reason,
         shows_etag=True,
+        once=True,
+    ),
+    Operation(
+        "users.enable",
+        "POST",
+        "/users/{user_id}/enable",
+        Permission.CHANGE,
+        "Let a user sign in again; one who approves, for an owner alone. Nothing that they had granted revives.",
+        let_in,
+        UserItem,
+        body=Nothing,
+        shows_etag=True,
+        once=True,
+    ),
+    Operation(
+        "users.enrolment",
+        "POST",
+        "/users/{user_id}/enrolment",
+        Permission.CHANGE,
+        "Make a new link to enrol with, shown this once; for one who approves, an owner alone. One from before ends.",
+        enrol,
+        Enrolment,
+        201,
+        body=NewEnrolment,
         once=True,
     ),
 )
