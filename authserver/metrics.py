@@ -78,6 +78,12 @@ def event_sent(method: str, outcome: str, times: int = 1) -> None:
         _meters().events.labels(method, outcome).inc(times)
 
 
+def unauthenticated(rule: str) -> None:
+    """Somebody who is not known asked the administrators' API to change something."""
+    meters = _meters()
+    meters.unauthenticated.labels(meters.bounded(rule)).inc()
+
+
 def standing(name: str, values: Mapping[str, float]) -> None:
     """How something stands in this process: the gauge of that name, by its label, which is empty where it has none."""
     _meters().stand(name, values)
@@ -212,6 +218,12 @@ class _Meters:
             "authserver_events_sent_total",
             "Security Event Tokens that receivers took or refused, and attempts that did not arrive.",
             ("method", "outcome"),
+            registry=at,
+        )
+        self.unauthenticated = Counter(
+            "authserver_api_unauthenticated_total",
+            "Writes to the administrators' API by callers who are not known, by the rule that refused them.",
+            ("reason",),
             registry=at,
         )
         self._gauges = {

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from authserver.accounts import api_tokens
 from authserver.audit.events import Record
 from authserver.errors import Refusal
 from authserver.policies import states
@@ -66,8 +67,15 @@ def _somebody_else_looked(connection: Connection, name: str, by: str) -> None:
     moved_by = states.moved_by(connection, name)
     if moved_by is None or moved_by[0] != "observe":
         raise _needs_two("a set is observed before it is enforced")
-    if moved_by[1] == by:
+    if _is_behind(connection, moved_by[1], by) or _is_behind(connection, by, moved_by[1]):
         raise _needs_two("whoever put a set up for observation does not enforce it")
+
+
+def _is_behind(connection: Connection, who: str, by: str) -> bool:
+    """Whether `by` is `who`, or an API token that `who` made and so has seen."""
+    kind, _, id = by.partition(":")
+    token = api_tokens.find(connection, id) if kind == "api_token" else None
+    return who == by or (token is not None and token.created_by == who)
 
 
 def _needs_two(description: str) -> Refusal:

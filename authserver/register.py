@@ -378,6 +378,12 @@ def disable_user(connection: Connection, user_id: str, by: str, now: datetime) -
     Record("user.disabled").changed(connection, now, by=by, user_id=user_id)
 
 
+def enable_user(connection: Connection, user_id: str, by: str, now: datetime) -> None:
+    """Let a person sign in again, who may be enabled already; `disable.enable_user` is the use case."""
+    if users.enable(connection, user_id):
+        Record("user.enabled").changed(connection, now, by=by, user_id=user_id)
+
+
 def _audit_user(
     connection: Connection,
     event: str,

@@ -66,6 +66,12 @@ def list_all(connection: Connection) -> list[ApiToken]:
     return [ApiToken(*row) for row in connection.execute(_ALL.order_by(_TABLE.c.created_at, _TABLE.c.id))]
 
 
+def has_lasting_owner(connection: Connection) -> bool:
+    """Whether some token of an owner has no end."""
+    lasting = (_TABLE.c.role == "owner", _TABLE.c.revoked_at.is_(None), _TABLE.c.expires_at.is_(None))
+    return connection.execute(select(_TABLE.c.id).where(*lasting).limit(1)).first() is not None
+
+
 def see(connection: Connection, token: ApiToken, now: datetime) -> None:
     """Write down that the token is in use."""
     connection.execute(update(_TABLE).where(_TABLE.c.id == token.id).values(used_at=now))

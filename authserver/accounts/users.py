@@ -97,6 +97,19 @@ def disable(connection: Connection, user_id: str, now: datetime) -> int:
     return connection.execute(update(_TABLE).where(_TABLE.c.user_id == user_id).values(gone)).rowcount
 
 
+def enable(connection: Connection, user_id: str) -> int:
+    """Let a user sign in again with what they had. Returns 1, or 0 where nobody of that id was disabled."""
+    disabled = (_TABLE.c.user_id == user_id, _TABLE.c.disabled_at.is_not(None))
+    return connection.execute(update(_TABLE).where(*disabled).values(disabled_at=None)).rowcount
+
+
+def lock_owners(connection: Connection) -> int:
+    """How many owners can sign in; none of them stops being one meanwhile, but by this transaction."""
+    # In one order, so that two who lock them do not wait for each other.
+    owners = select(_TABLE.c.user_id).where(_TABLE.c.role == "owner", _TABLE.c.disabled_at.is_(None))
+    return len(connection.execute(owners.order_by(_TABLE.c.user_id).with_for_update()).all())
+
+
 def find(connection: Connection, name: str) -> User | None:
     """The user of that user name or id."""
     row = connection.execute(

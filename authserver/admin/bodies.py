@@ -152,6 +152,12 @@ class Reason(Sent):
     reason: LongText | None = None
 
 
+class NewEnrolment(Sent):
+    """With `forget`, what the user signs in with today ends: passkeys, password and sessions."""
+
+    forget: bool = False
+
+
 class NewAgent(Sent):
     """An agent to be registered under its workload; without `actions` it may do whatever users delegate.
 

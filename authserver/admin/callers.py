@@ -23,6 +23,7 @@ from authserver.pages.signed_in import NotSignedIn, SignedIn
 from authserver.services import Services
 
 CSRF_HEADER = "X-CSRF-Token"
+NOT_RECENT = "api.not_recent"  # the one refusal with 401 of somebody who is known
 _READS = frozenset({"GET", "HEAD"})
 
 
@@ -134,7 +135,7 @@ def _sent_on_purpose(services: Services, request: Request, who: SignedIn) -> Non
     except NotSignedIn as again:
         longest = services.settings.pages.reauthenticate_after
         raise _nobody(
-            services, "api.not_recent", "insufficient_user_authentication", f", max_age={longest}"
+            services, NOT_RECENT, "insufficient_user_authentication", f", max_age={longest}"
         ) from again
 
 

@@ -5,17 +5,18 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
 from flask import Request, Response
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, Rule
 
-from authserver import strict_json
+from authserver import metrics, strict_json
 from authserver.accounts import tries
 from authserver.accounts.tries import Bound, Taken
 from authserver.accounts.users import UserExists
 from authserver.actors import AlreadyRegistered, NotRegistered
-from authserver.admin.callers import Caller, caller_of
+from authserver.admin.callers import NOT_RECENT, Caller, caller_of
 from authserver.admin.document import document_of
 from authserver.admin.once import once
 from authserver.admin.operations import Call, Operation, Reply, conflict, not_found
@@ -35,6 +36,7 @@ from authserver.services import Services
 from authserver.strict_json import JsonRefused
 from authserver.values import NotAValue
 
+log = structlog.get_logger()
 _ROOT = "/api/v1"
 _MINUTE = timedelta(minutes=1)
 _DOCUMENT = "openapi"
@@ -132,8 +134,15 @@ class Api:
         return headers
 
     def _audit(self, operation: Operation, record: Record, refusal: Refusal, now: datetime) -> None:
+        if not operation.writes:
+            return
+        if refusal.status == 401 and refusal.rule != NOT_RECENT:
+            # The audit keeps everything for ever: whoever is nobody must not be able to fill it.
+            log.info("api.unauthenticated", operation=operation.name, rule=refusal.rule)
+            metrics.unauthenticated(refusal.rule)
+            return
         # Whoever asks too often would fill the audit as well.
-        if operation.writes and refusal.status < 500 and refusal.status != 429:
+        if refusal.status < 500 and refusal.status != 429:
             self._services.database.write(lambda connection: record.refused(connection, now, refusal))
 
 

@@ -1,6 +1,6 @@
 """What each role may do."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 
 from authserver.errors import Refusal
@@ -42,6 +42,16 @@ def require_reach(role: Role, others: str | None) -> None:
     """Nobody gives a role above their own, nor changes somebody who has one. Raises `Refusal` (403)."""
     if others is not None and not _reaches(role, Role(others)):
         raise Refusal("access_denied", "that role is above the caller's own", rule="role.above", status=403)
+
+
+def require_to_vouch(role: Role, groups: Collection[str]) -> None:
+    """Who approves is an owner's to say: else one person could be two of those who have to agree.
+
+    `groups` are those that somebody would be let into, or, where their account would be opened, that they are in.
+    Raises `Refusal` (403).
+    """
+    if groups and role is not Role.OWNER:
+        raise Refusal("access_denied", "who is in a group is an owner's to say", "role.groups", status=403)
 
 
 def _reaches(role: Role, least: Role) -> bool:

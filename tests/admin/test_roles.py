@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,7 +14,7 @@ from authserver.admin.operations import Operation
 from authserver.admin.resources import ALL
 from authserver.administration.roles import Role
 from tests.admin.scene import BASE, Client, client_of, is_problem
-from tests.world import World
+from tests.world import World, running_world
 
 Clients = Callable[[Role], Client]
 
@@ -29,7 +30,8 @@ LEAST = {
     Role.REVOKER: "delegations.pause delegations.revoke revocations.create",
     Role.OPERATOR: """
         agents.create agents.change agents.disable agents.enable resource_servers.create resource_servers.disable
-        users.create users.change users.disable delegations.create delegations.resume policies.move
+        users.create users.change users.disable users.enable users.enrolment delegations.create delegations.resume
+        policies.move
     """,
     Role.OWNER: "keys.rotate",
 }
@@ -71,6 +73,7 @@ def test_A120_each_role_may_do_what_its_table_says_and_nothing_else(clients: Cli
 
 @pytest.mark.parametrize("operation", ALL, ids=lambda operation: operation.name)
 def test_A120_nobody_may_do_anything_without_credentials(shared_world: World, operation: Operation) -> None:
+    newest = shared_world._newest_event()
     for header in (None, "Bearer", "Bearer asapi_wrong", "Basic cnM6c2VjcmV0", "Bearer a.b.c", "Bearer \xe9"):
         headers = {} if header is None else {"Authorization": header.encode("latin-1")}
         answer = shared_world.client.request(
@@ -78,6 +81,7 @@ def test_A120_nobody_may_do_anything_without_credentials(shared_world: World, op
         )
         is_problem(answer, 401)
         assert answer.headers["www-authenticate"].startswith('Bearer realm="')
+    assert shared_world.events(after=newest) == []  # or anybody could fill the audit
 
 
 def test_A120_a_token_that_has_expired_or_was_revoked_opens_nothing(sqlite_world: World) -> None:
@@ -165,6 +169,25 @@ def test_A120_nobody_changes_somebody_above_them(clients: Clients) -> None:
     is_problem(operator.patch(path, {"role": None}), 403)
     is_problem(operator.patch(path, {"groups": ["finance"]}), 403)
     is_problem(operator.ask("POST", f"{path}/disable", json={}), 403)
+
+
+def test_A120_an_operator_makes_nobody_who_approves(clients: Clients) -> None:
+    operator, path = clients(Role.OPERATOR), "/users"
+    is_problem(operator.ask("POST", path, json={"username": "sam", "groups": ["finance"]}), 403)
+    made = operator.post(path, {"username": "sam"}, status=201)
+    is_problem(operator.patch(f"/users/{made['user_id']}", {"groups": ["finance"]}), 403)
+    owner = clients(Role.OWNER)
+    assert owner.patch(f"/users/{made['user_id']}", {"groups": ["finance"]}).status_code == 200
+    assert operator.patch(f"/users/{made['user_id']}", {"name": "Sam"}).json()["groups"] == ["finance"]
+    assert operator.patch(f"/users/{made['user_id']}", {"groups": None}).json()["groups"] == []
+
+
+def test_A120_an_operator_makes_nobody_whom_the_configuration_lets_approve(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    with running_world(sqlite_url, tmp_path / "world", groups={"finance": ["tess"]}) as world:
+        is_problem(client_of(world, Role.OPERATOR).ask("POST", "/users", json={"username": "tess"}), 403)
+        client_of(world, Role.OWNER).post("/users", {"username": "tess"}, status=201)
 
 
 def test_A120_to_enforce_a_policy_or_to_take_one_out_of_force_is_an_owners(clients: Clients) -> None:

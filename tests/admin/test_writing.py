@@ -14,6 +14,7 @@ from authserver import move_policies
 from authserver.actors import agents
 from authserver.administration.roles import Role
 from authserver.db import unavailable
+from authserver.errors import Refusal
 from authserver.ledger import idempotency
 from authserver.policies.files import PolicyFile, read_files
 from authserver.schema import IdempotencyKey, table_of
@@ -359,6 +360,8 @@ def test_separation_of_duties_asks_for_two_people_where_the_configuration_does(
         ada.post("/policies/mine/state", {"state": "observe"})
         is_problem(ada.ask("POST", "/policies/mine/state", json={"state": "enforce"}), 403)
         assert last(world, "administration.refused")["by"] == ada.by
+        with pytest.raises(Refusal):  # whoever made a token has seen it
+            move_policies.move(world.services, "mine", "enforce", by="operator:tests", now=world.clock.now())
         assert bo.post("/policies/mine/state", {"state": "enforce"})["before"] == "observe"
         assert last(world, "policies.moved")["by"] == bo.by
 
