@@ -19,6 +19,8 @@ FORMS: dict[str, tuple[str, str, dict[str, str]]] = {
         {"kind": "task", "target": "none", "reason": "a test"},
     ),
     "rotate": ("/admin/keys/rotate", "owner", {}),
+    "observe": ("/admin/policies/state", "operator", {"set": "quiet-hours", "state": "observe"}),
+    "enforce": ("/admin/policies/state", "owner", {"set": "quiet-hours", "state": "enforce"}),
 }
 
 
@@ -98,6 +100,9 @@ def test_A120_a_page_shows_only_what_the_role_may_do(company: tuple[World, Compa
             assert ("/admin/revoke?kind=" in visit.get(path).text) == may(role, "revoker"), path
         assert ('href="/admin/revoke"' in visit.get("/admin").text) == may(role, "revoker")
         assert ("/admin/keys/rotate" in visit.get("/admin/keys").text) == may(role, "owner")
+        policies = visit.get("/admin/policies").text
+        assert ('name="state" value="observe"' in policies) == may(role, "operator")
+        assert ('name="state" value="enforce"' in policies) == may(role, "owner")
 
 
 def test_a_role_that_was_taken_away_ends_at_once(sqlite_world: World) -> None:
@@ -182,7 +187,7 @@ def test_what_is_not_there_is_a_page_that_says_so(company: tuple[World, Company]
 
 
 @pytest.mark.parametrize(
-    "path", ["/admin/decisions", "/admin/delegations", "/admin/agents", "/admin/figures"]
+    "path", ["/admin/decisions", "/admin/delegations", "/admin/agents", "/admin/figures", "/admin/audit"]
 )
 def test_a_parameter_that_means_nothing_is_as_good_as_none(company: tuple[World, Company], path: str) -> None:
     with signed_in(company[0], "viewer") as visit:
@@ -202,5 +207,6 @@ def test_a_parameter_that_means_nothing_is_as_good_as_none(company: tuple[World,
 
 
 def _changes(world: World) -> list[str]:
-    """What was revoked or rotated."""
-    return [e["event"] for e in world.events() if e["event"] in ("revocation", "key.created")]
+    """What was revoked, rotated or moved."""
+    changes = ("revocation", "key.created", "policies.moved")
+    return [e["event"] for e in world.events() if e["event"] in changes]
