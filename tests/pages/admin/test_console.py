@@ -431,6 +431,35 @@ def test_a_broken_policy_file_is_shown_where_policies_are(sqlite_world: World) -
     assert "The files cannot be used as they are." in page
 
 
+def test_S18_an_agent_is_blocked_with_a_reason_and_let_in_again(world: World) -> None:
+    operator = add_user(world, "vera", role="operator")
+    granted = world.granted()
+    with signed_in(world, "vera") as visit:
+        blocking = {"client_id": "basket-helper", "switch": "disable"}
+        for reason in (None, "  ", "x" * 501, "by eve\u202emada yb"):
+            answer = visit.post("/admin/agents", **blocking, reason=reason)
+            assert (answer.status_code, 'role="alert"' in answer.text) == (400, True)
+        assert world.exchange(granted.grant).status_code == 200
+        answer = visit.post("/admin/agents", **blocking, reason="it bought 400 melons")
+        assert (answer.status_code, answer.headers["location"]) == (
+            303,
+            "/admin/agents/basket-helper?done=disabled",
+        )
+        page = visit.get(answer.headers["location"]).text
+        assert "The agent is blocked" in page
+        assert 'value="enable"' in page
+        assert world.exchange(granted.grant).status_code in (400, 401)
+        ended = next(e for e in reversed(world.events()) if e["event"] == "revocation")
+        assert (ended["data"]["reason"], ended["data"]["by"]) == ("it bought 400 melons", f"user:{operator}")
+        answer = visit.post("/admin/agents", client_id="basket-helper", switch="enable")
+        assert "It is let in again." in visit.get(answer.headers["location"]).text
+        # What it held stays ended.
+        assert world.exchange(granted.grant).status_code == 400
+        for wrong in ({"client_id": "none"}, {"client_id": None}, {"switch": "off"}, {"switch": None}):
+            form = {"client_id": "basket-helper", "switch": "enable"} | wrong
+            assert visit.post("/admin/agents", **form).status_code == 404
+
+
 def test_S03_a_set_is_moved_from_draft_to_enforced_and_back(world: World) -> None:
     owner = add_user(world, "vera", role="owner")
     with signed_in(world, "vera") as visit:

@@ -19,6 +19,12 @@ FORMS: dict[str, tuple[str, str, dict[str, str]]] = {
         {"kind": "task", "target": "none", "reason": "a test"},
     ),
     "rotate": ("/admin/keys/rotate", "owner", {}),
+    "enable": ("/admin/agents", "operator", {"client_id": "price-scout", "switch": "enable"}),
+    "disable": (
+        "/admin/agents",
+        "operator",
+        {"client_id": "price-scout", "switch": "disable", "reason": "a test"},
+    ),
     "observe": ("/admin/policies/state", "operator", {"set": "quiet-hours", "state": "observe"}),
     "enforce": ("/admin/policies/state", "owner", {"set": "quiet-hours", "state": "enforce"}),
 }
@@ -100,6 +106,7 @@ def test_A120_a_page_shows_only_what_the_role_may_do(company: tuple[World, Compa
             assert ("/admin/revoke?kind=" in visit.get(path).text) == may(role, "revoker"), path
         assert ('href="/admin/revoke"' in visit.get("/admin").text) == may(role, "revoker")
         assert ("/admin/keys/rotate" in visit.get("/admin/keys").text) == may(role, "owner")
+        assert ('name="switch"' in visit.get("/admin/agents/basket-helper").text) == may(role, "operator")
         policies = visit.get("/admin/policies").text
         assert ('name="state" value="observe"' in policies) == may(role, "operator")
         assert ('name="state" value="enforce"' in policies) == may(role, "owner")
@@ -207,6 +214,6 @@ def test_a_parameter_that_means_nothing_is_as_good_as_none(company: tuple[World,
 
 
 def _changes(world: World) -> list[str]:
-    """What was revoked, rotated or moved."""
+    """What was revoked, rotated, moved, let in or blocked; the revocation that comes with the last two is one of it."""
     changes = ("revocation", "key.created", "policies.moved")
     return [e["event"] for e in world.events() if e["event"] in changes]
