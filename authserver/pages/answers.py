@@ -168,6 +168,12 @@ def _in_words(refusal: Refusal) -> tuple[str, str]:
             _("This is not for you to answer"),
             _("Somebody else is asked, or you are not in the group any more. Nothing was changed."),
         ),
+        "policies.two_people": (
+            _("It takes two people"),
+            _(
+                "Nothing was changed. A set is observed first, and whoever put it up for that does not enforce it."
+            ),
+        ),
         "notifications.code": (
             _("This link can no longer be used"),
             _("It was used already, or it is for somebody else's address. Look under “How you are told”."),

@@ -130,7 +130,7 @@ def test_S19_an_audit_that_was_cut_off_is_said(sqlite_url: str, tmp_path: Path) 
 
 
 def test_S19_to_put_policies_in_force_alone_and_to_administer_without_a_passkey_are_not_met(
-    sqlite_world: World,
+    sqlite_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = sqlite_world
     assert finding(world, "NHI10", "administrators_passkeys").met
@@ -140,7 +140,8 @@ def test_S19_to_put_policies_in_force_alone_and_to_administer_without_a_passkey_
     assert (found.met, found.says) == (False, "administrators without a passkey: ada-admin")
     assert assessed(world)["NHI10"].state == "partly met"
     assert not finding(world, "L6", "two_people").met
-    object.__setattr__(world.services.settings.policies, "two_people", True)
+    two = world.services.settings.policies.model_copy(update={"two_people": True})
+    monkeypatch.setitem(vars(world.services.settings), "policies", two)
     assert finding(world, "L6", "two_people").met
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from flask import Response
 
 from authserver.pages.admin import (
+    audit,
     catalogue,
     decisions,
     delegations,
@@ -31,6 +32,7 @@ _MODULES: tuple[Callable[[Services], list[Route]], ...] = (
     catalogue.routes,
     keys.routes,
     policies.routes,
+    audit.routes,
 )
 
 

@@ -2,21 +2,25 @@
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from flask import Request, Response, request
 from sqlalchemy import Connection
 
-from authserver import revoke
+from authserver import disable, revoke
 from authserver.accounts import users
-from authserver.actors import agents, resource_servers
+from authserver.actors import NotRegistered, agents, resource_servers
 from authserver.administration import decisions
 from authserver.administration.decisions import Wanted
 from authserver.administration.directory import Whose, delegations
+from authserver.administration.roles import Permission
 from authserver.errors import Refusal
+from authserver.pages import answers
 from authserver.pages.admin.decisions import lines
-from authserver.pages.admin.entrance import argument, enter, page
+from authserver.pages.admin.entrance import LONGEST_REASON, Administrator, argument, enter, page, read_form
 from authserver.revoke import Target
 from authserver.services import Services
+from authserver.texts import _
 
 _MOST = 50
 _SOME = 10  # of what a page only begins to list
@@ -27,6 +31,7 @@ def routes(services: Services) -> list[tuple[str, str, Callable[..., Response]]]
     """The pages of this module."""
     return [
         ("GET", "/admin/agents", lambda: list_agents(services, request)),
+        ("POST", "/admin/agents", lambda: switch_agent(services, request)),
         ("GET", "/admin/agents/<path:client_id>", lambda client_id: show_agent(services, request, client_id)),
         ("GET", "/admin/users", lambda: list_users(services, request)),
         ("GET", "/admin/users/<user_id>", lambda user_id: show_user(services, request, user_id)),
@@ -67,7 +72,42 @@ def _list(
 
 def show_agent(services: Services, request: Request, client_id: str) -> Response:
     """One agent: who it is, what it holds, what it did."""
-    administrator, now = enter(services, request), services.clock.now()
+    administrator = enter(services, request)
+    done = {
+        "disabled": _("The agent is blocked, and all that it held has ended."),
+        "enabled": _("It is let in again."),
+    }
+    return _agent(services, administrator, client_id, done=done.get(request.args.get("done", "")))
+
+
+def switch_agent(services: Services, request: Request) -> Response:
+    """Block an agent, which ends all that it holds, or let it in again; with a reason to block it."""
+    administrator, form = read_form(services, request, Permission.CHANGE)
+    client_id, switch = form.one("client_id") or "", form.one("switch")
+    reason, by, now = (form.one("reason") or "").strip(), administrator.by, services.clock.now()
+    if switch not in ("disable", "enable"):
+        raise _unknown("switch")
+    if switch == "disable" and not (reason and len(reason) <= LONGEST_REASON and reason.isprintable()):
+        return _agent(services, administrator, client_id, message=_("Say why: it stands in the audit."))
+    try:
+        if switch == "disable":
+            disable.disable_agent(services, client_id, by=by, now=now, reason=reason)
+        else:
+            disable.enable_agent(services, client_id, by=by, now=now)
+    except NotRegistered as error:
+        raise _unknown("agent") from error
+    return answers.redirect(f"/admin/agents/{quote(client_id, safe='')}?done={switch}d")
+
+
+def _agent(
+    services: Services,
+    administrator: Administrator,
+    client_id: str,
+    *,
+    done: str | None = None,
+    message: str | None = None,
+) -> Response:
+    now = services.clock.now()
 
     def read(connection: Connection) -> dict[str, Any]:
         agent = None if "\x00" in client_id else agents.find(connection, client_id)
@@ -82,7 +122,16 @@ def show_agent(services: Services, request: Request, client_id: str) -> Response
 
     found = services.database.read(read)
     ends = revoke.would_end(services, Target("agent", client_id), now)
-    return page("agent", administrator, **found, ends=ends, catalogue=services.vocabulary.catalogue)
+    return page(
+        "agent",
+        administrator,
+        400 if message else 200,
+        **found,
+        ends=ends,
+        catalogue=services.vocabulary.catalogue,
+        done=done,
+        message=message,
+    )
 
 
 def show_user(services: Services, request: Request, user_id: str) -> Response:

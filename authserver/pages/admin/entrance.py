@@ -12,6 +12,8 @@ from authserver.pages import answers, signed_in
 from authserver.pages.signed_in import SignedIn
 from authserver.services import Services
 
+LONGEST_REASON = 500
+
 
 @dataclass(frozen=True, slots=True)
 class Administrator:

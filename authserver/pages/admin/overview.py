@@ -89,7 +89,7 @@ def _sealing(connection: Connection, now: datetime) -> Health:
     said = ngettext("%(number)s event is not sealed yet", "%(number)s events are not sealed yet", events)
     if is_late:
         said = _("%(events)s, the oldest for %(minutes)s min", events=said, minutes=int(seconds // 60))
-    return Health(_("Sealing of the audit"), "warn" if is_late else "good", said)
+    return Health(_("Sealing of the audit"), "warn" if is_late else "good", said, "/admin/audit")
 
 
 def _ledger(connection: Connection, now: datetime) -> Health:

@@ -8,9 +8,13 @@ from datetime import timedelta
 from flask import Request, Response, request
 from sqlalchemy import Connection
 
-from authserver import simulate
+from authserver import move_policies, simulate
+from authserver.administration.roles import Permission
 from authserver.administration.windows import window_since
-from authserver.pages.admin.entrance import enter, page
+from authserver.errors import Refusal
+from authserver.move_policies import NoSuchSet
+from authserver.pages import answers
+from authserver.pages.admin.entrance import Administrator, enter, page, read_form
 from authserver.pages.admin.told import Step, told
 from authserver.policies import states
 from authserver.policies.files import PolicyFile, put_in_force, read_files
@@ -48,20 +52,74 @@ def routes(services: Services) -> list[tuple[str, str, Callable[..., Response]]]
     """The pages of this module."""
     return [
         ("GET", "/admin/policies", lambda: show(services, request)),
+        ("POST", "/admin/policies/state", lambda: move(services, request)),
         ("GET", "/admin/policies/simulate", lambda: try_out(services, request)),
     ]
 
 
 def show(services: Services, request: Request) -> Response:
     """All sets with their policies."""
-    administrator, problems = enter(services, request), list[str]()
+    administrator = enter(services, request)
+    done = _("The set was moved. It counts within a second.") if request.args.get("done") == "moved" else None
+    return _all(services, administrator, done=done)
+
+
+def _all(
+    services: Services,
+    administrator: Administrator,
+    wrong: PolicyError | None = None,
+    done: str | None = None,
+) -> Response:
+    problems = [str(problem) for problem in wrong.problems] if wrong else []
     try:
         sets = _sets(services)
     except PolicyError as error:
         sets, problems = [], [str(problem) for problem in error.problems]
     return page(
-        "policies", administrator, sets=sets, problems=problems, in_force=services.policies.problem is None
+        "policies",
+        administrator,
+        400 if wrong else 200,
+        sets=sets,
+        moves={one.file.name: _moves(administrator, one.state) for one in sets},
+        problems=problems,
+        in_force=services.policies.problem is None,
+        done=done,
     )
+
+
+def _moves(administrator: Administrator, state: State) -> list[State]:
+    """Into which states the administrator may put a set; the operation itself asks again."""
+    return [
+        other
+        for other in STATES
+        if other != state and administrator.may("own" if "enforce" in (state, other) else "change")
+    ]
+
+
+def move(services: Services, request: Request) -> Response:
+    """Put a set into another state; into force and out of it is for owners."""
+    administrator, form = read_form(services, request, Permission.CHANGE)
+    name, state = form.one("set"), next((one for one in STATES if one == form.one("state")), None)
+    if name is None or state is None:
+        raise _unknown()
+    try:
+        move_policies.move(
+            services,
+            name,
+            state,
+            by=administrator.by,
+            now=services.clock.now(),
+            may_enforce=administrator.may("own"),
+        )
+    except NoSuchSet as error:
+        raise _unknown() from error
+    except PolicyError as error:
+        return _all(services, administrator, wrong=error)
+    return answers.redirect("/admin/policies?done=moved")
+
+
+def _unknown() -> Refusal:
+    return Refusal("not_found", "there is no such set or state", rule="console.unknown", status=404)
 
 
 def try_out(services: Services, request: Request) -> Response:
@@ -71,7 +129,7 @@ def try_out(services: Services, request: Request) -> Response:
         sets = _sets(services)
     except PolicyError as error:
         problems = tuple(str(problem) for problem in error.problems)
-        return page("policies", administrator, sets=[], problems=problems, in_force=False)
+        return page("policies", administrator, sets=[], problems=problems, in_force=False, done=None)
     name = next((one.file.name for one in sets if one.file.name == request.args.get("set")), None)
     state: State = next((one for one in STATES if one == request.args.get("state")), "enforce")
     period = request.args.get("period") if request.args.get("period") in _PERIODS else "week"

@@ -65,5 +65,7 @@ def pages_of(world: World, company: Company) -> dict[str, str]:
         "domains": "/admin/trust-domains",
         "keys": "/admin/keys",
         "policies": "/admin/policies",
+        "audit": "/admin/audit",
+        "audit-filtered": "/admin/audit?event=exchange.refused&q=amount",
         "simulate": "/admin/policies/simulate?set=quiet-hours&state=enforce&period=week",
     }

@@ -1,5 +1,6 @@
 """What the console shows and does, by plain HTTP; on both databases where SQL has a part in it."""
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -7,8 +8,10 @@ import pytest
 
 from authserver.administration import decisions, figures
 from authserver.administration.windows import window_since
+from authserver.audit.events import Record
 from authserver.delegations.standing import Kind
 from authserver.revoke import Target, revoke
+from authserver.seal import seal
 from tests.attacks.making import change, handed_on, named
 from tests.pages.admin.scene import a_company
 from tests.pages.browser import add_user, signed_in
@@ -426,3 +429,116 @@ def test_a_broken_policy_file_is_shown_where_policies_are(sqlite_world: World) -
             sqlite_world.services.policies.problem = None
     assert "A change could not be taken over" in overview
     assert "The files cannot be used as they are." in page
+
+
+def test_S18_an_agent_is_blocked_with_a_reason_and_let_in_again(world: World) -> None:
+    operator = add_user(world, "vera", role="operator")
+    granted = world.granted()
+    with signed_in(world, "vera") as visit:
+        blocking = {"client_id": "basket-helper", "switch": "disable"}
+        for reason in (None, "  ", "x" * 501, "by eve\u202emada yb"):
+            answer = visit.post("/admin/agents", **blocking, reason=reason)
+            assert (answer.status_code, 'role="alert"' in answer.text) == (400, True)
+        assert world.exchange(granted.grant).status_code == 200
+        answer = visit.post("/admin/agents", **blocking, reason="it bought 400 melons")
+        assert (answer.status_code, answer.headers["location"]) == (
+            303,
+            "/admin/agents/basket-helper?done=disabled",
+        )
+        page = visit.get(answer.headers["location"]).text
+        assert "The agent is blocked" in page
+        assert 'value="enable"' in page
+        assert world.exchange(granted.grant).status_code in (400, 401)
+        ended = next(e for e in reversed(world.events()) if e["event"] == "revocation")
+        assert (ended["data"]["reason"], ended["data"]["by"]) == ("it bought 400 melons", f"user:{operator}")
+        answer = visit.post("/admin/agents", client_id="basket-helper", switch="enable")
+        assert "It is let in again." in visit.get(answer.headers["location"]).text
+        # What it held stays ended.
+        assert world.exchange(granted.grant).status_code == 400
+        for wrong in ({"client_id": "none"}, {"client_id": None}, {"switch": "off"}, {"switch": None}):
+            form = {"client_id": "basket-helper", "switch": "enable"} | wrong
+            assert visit.post("/admin/agents", **form).status_code == 404
+
+
+def test_S03_a_set_is_moved_from_draft_to_enforced_and_back(world: World) -> None:
+    owner = add_user(world, "vera", role="owner")
+    with signed_in(world, "vera") as visit:
+        for before, state in (("draft", "observe"), ("observe", "enforce"), ("enforce", "draft")):
+            answer = visit.post("/admin/policies/state", set="quiet-hours", state=state)
+            assert (answer.status_code, answer.headers["location"]) == (303, "/admin/policies?done=moved")
+            assert "The set was moved." in visit.get(answer.headers["location"]).text
+            event = next(e for e in reversed(world.events()) if e["event"] == "policies.moved")
+            said = {"by": f"user:{owner}", "set": "quiet-hours", "before": before, "state": state}
+            assert event["data"] == said
+        # What would leave nothing permitted is not taken over, and the page says so.
+        broken = visit.post("/admin/policies/state", set="base", state="draft")
+        assert broken.status_code == 400
+        assert "no policy that is enforced permits anything" in broken.text
+        for unknown in (
+            {"set": "none", "state": "observe"},
+            {"set": "base", "state": "off"},
+            {"set": "base"},
+        ):
+            assert visit.post("/admin/policies/state", **unknown).status_code == 404
+    assert len([e for e in world.events() if e["event"] == "policies.moved"]) == 3
+
+
+def test_A85_two_people_are_needed_where_the_configuration_says_so(
+    sqlite_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = sqlite_world.services.settings.policies.model_copy(update={"two_people": True})
+    monkeypatch.setitem(vars(sqlite_world.services.settings), "policies", two)
+    for name in ("vera", "bo"):
+        add_user(sqlite_world, name, role="owner")
+    with signed_in(sqlite_world, "vera") as vera, signed_in(sqlite_world, "bo") as bo:
+        assert vera.post("/admin/policies/state", set="quiet-hours", state="observe").status_code == 303
+        alone = vera.post("/admin/policies/state", set="quiet-hours", state="enforce")
+        assert (alone.status_code, "It takes two people" in alone.text) == (403, True)
+        assert bo.post("/admin/policies/state", set="quiet-hours", state="enforce").status_code == 303
+
+
+# --- the audit ------------------------------------------------------------------------------------------------------
+
+
+def test_the_audit_shows_every_event_by_its_filters_and_how_it_is_sealed(world: World) -> None:
+    add_user(world, "vera", role="viewer")
+    granted = world.granted()
+    refused(world, granted, amount=eur("500.00"))
+    with signed_in(world, "vera") as visit:
+        page = visit.get("/admin/audit").text
+        assert "0 events are sealed; " in page
+        assert ">nowhere<" in page
+        for event in ("sign_in.permitted", "delegation.created", "exchange.refused"):
+            assert f">{event}<" in page
+        seal(world.services, world.clock.now())
+        page = visit.get("/admin/audit").text
+        assert f"{len(world.events())} events are sealed; 0 events are not sealed yet." in page
+        for query, there in {
+            "event=exchange.refused": True,
+            "client_id=basket-helper&rule=limits.per_action": True,
+            f"delegation_id={granted.grant_id}&event=exchange.refused": True,
+            "event=exchange.refused&q=500.00": True,
+            "event=exchange.refused&q=50_.00": False,
+            "event=exchange": False,
+            "client_id=price-scout": False,
+            "action_id=none": False,
+        }.items():
+            assert (">exchange.refused<" in visit.get(f"/admin/audit?{query}").text) is there, query
+
+
+def test_the_audit_leads_back_to_older_events(sqlite_world: World) -> None:
+    add_user(sqlite_world, "vera", role="viewer")
+    granted = sqlite_world.granted()
+    for _ in range(60):
+        sqlite_world.services.database.write(
+            lambda connection: Record("made.up", delegation_id=granted.grant_id).changed(
+                connection, sqlite_world.clock.now()
+            )
+        )
+    with signed_in(sqlite_world, "vera") as visit:
+        first = visit.get("/admin/audit?event=made.up").text
+        assert first.count(">made.up<") == 50
+        (onward,) = re.findall(r'href="(/admin/audit\?event=made.up&amp;before=\d+)"', first)
+        second = visit.get(onward.replace("&amp;", "&")).text
+        assert second.count(">made.up<") == 10
+        assert "Earlier" not in second

@@ -19,6 +19,14 @@ FORMS: dict[str, tuple[str, str, dict[str, str]]] = {
         {"kind": "task", "target": "none", "reason": "a test"},
     ),
     "rotate": ("/admin/keys/rotate", "owner", {}),
+    "enable": ("/admin/agents", "operator", {"client_id": "price-scout", "switch": "enable"}),
+    "disable": (
+        "/admin/agents",
+        "operator",
+        {"client_id": "price-scout", "switch": "disable", "reason": "a test"},
+    ),
+    "observe": ("/admin/policies/state", "operator", {"set": "quiet-hours", "state": "observe"}),
+    "enforce": ("/admin/policies/state", "owner", {"set": "quiet-hours", "state": "enforce"}),
 }
 
 
@@ -98,6 +106,10 @@ def test_A120_a_page_shows_only_what_the_role_may_do(company: tuple[World, Compa
             assert ("/admin/revoke?kind=" in visit.get(path).text) == may(role, "revoker"), path
         assert ('href="/admin/revoke"' in visit.get("/admin").text) == may(role, "revoker")
         assert ("/admin/keys/rotate" in visit.get("/admin/keys").text) == may(role, "owner")
+        assert ('name="switch"' in visit.get("/admin/agents/basket-helper").text) == may(role, "operator")
+        policies = visit.get("/admin/policies").text
+        assert ('name="state" value="observe"' in policies) == may(role, "operator")
+        assert ('name="state" value="enforce"' in policies) == may(role, "owner")
 
 
 def test_a_role_that_was_taken_away_ends_at_once(sqlite_world: World) -> None:
@@ -182,7 +194,7 @@ def test_what_is_not_there_is_a_page_that_says_so(company: tuple[World, Company]
 
 
 @pytest.mark.parametrize(
-    "path", ["/admin/decisions", "/admin/delegations", "/admin/agents", "/admin/figures"]
+    "path", ["/admin/decisions", "/admin/delegations", "/admin/agents", "/admin/figures", "/admin/audit"]
 )
 def test_a_parameter_that_means_nothing_is_as_good_as_none(company: tuple[World, Company], path: str) -> None:
     with signed_in(company[0], "viewer") as visit:
@@ -202,5 +214,6 @@ def test_a_parameter_that_means_nothing_is_as_good_as_none(company: tuple[World,
 
 
 def _changes(world: World) -> list[str]:
-    """What was revoked or rotated."""
-    return [e["event"] for e in world.events() if e["event"] in ("revocation", "key.created")]
+    """What was revoked, rotated, moved, let in or blocked; the revocation that comes with the last two is one of it."""
+    changes = ("revocation", "key.created", "policies.moved")
+    return [e["event"] for e in world.events() if e["event"] in changes]
