@@ -67,7 +67,7 @@ def leaf_in(row: EventRow) -> Leaf:
     try:
         members = event_of(row).to_json()
         as_written = strict_json.write(members["data"]) == row.data
-    except (ValueError, TypeError):  # no JSON any more
+    except (ValueError, TypeError, RecursionError):  # no JSON any more, or none that can be read
         members, as_written = {}, False
     return Leaf(row.id, leaf_of(members if as_written else {"id": row.id, "altered": row.data}))
 
