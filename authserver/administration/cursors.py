@@ -11,7 +11,7 @@ from functools import reduce
 from operator import or_
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Select, String, and_, true
+from sqlalchemy import Column, ColumnElement, Select, String, and_, not_, true
 
 from authserver import strict_json
 from authserver.errors import Refusal
@@ -47,6 +47,11 @@ class Order:
         ordered = query.order_by(*(c.desc() if self.descending else c.asc() for c in self.columns))
         return ordered.where(self._beyond(unverified_cursor)).limit(limit + 1)
 
+    def up_to(self, row: Any) -> ColumnElement[bool]:
+        """What comes before a row, and the row itself."""
+        cursor, value = self.cursor_of(row), getattr(row, self.columns[0].name)
+        return and_(self._begins(value, before=True), not_(self._beyond(cursor)))
+
     def known(self, unverified_cursor: str | None) -> str | None:
         """The cursor, if it is one of this list; None for anything else, which begins anew."""
         try:
@@ -69,7 +74,12 @@ class Order:
             and_(*(c == v for c, v in zip(self.columns[:n], place, strict=False)), self._after(n, place[n]))
             for n in range(len(self.columns))
         ]
-        return reduce(or_, steps)
+        return and_(self._begins(place[0], before=False), reduce(or_, steps))
+
+    def _begins(self, value: object, *, before: bool) -> ColumnElement[bool]:
+        # Adds nothing to what is beside it but a bound that the index can use.
+        column = self.columns[0]
+        return column >= value if self.descending is before else column <= value
 
     def _after(self, number: int, value: object) -> ColumnElement[bool]:
         column = self.columns[number]

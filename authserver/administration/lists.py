@@ -54,6 +54,8 @@ _AGENTS, _SERVERS, _USERS = table_of(Agent), table_of(ResourceServer), table_of(
 _DELEGATIONS, _ACTIONS, _TRANSFERS = table_of(Delegation), table_of(Action), table_of(Transfer)
 _APPROVALS, _EVENTS, _KEYS = table_of(Approval), table_of(AuditEvent), table_of(SigningKey)
 _ALL_OF_TIME = 2**62
+# How many rows one page looks through for what its filters want, so that nobody's question costs more than that.
+MOST_LOOKED_THROUGH = 50_000
 
 Item = TypeVar("Item", bound=Shown)
 Filter = Callable[["Looked", str], ColumnElement[bool]]
@@ -84,13 +86,27 @@ class Listing(Generic[Item]):
 def page_of(
     looked: Looked, listing: Listing[Item], filters: Mapping[str, str], limit: int, cursor: str | None = None
 ) -> Page[Item]:
-    """Up to `limit` items after the cursor. Raises `Refusal` (`invalid_request`) for a filter or cursor it has not."""
-    query = listing.order.applied(listing.query, cursor, limit)
+    """Up to `limit` items after the cursor; fewer, or none, where few of the next rows are what the filters want.
+
+    Raises `Refusal` (`invalid_request`) for a filter or cursor it has not.
+    """
+    order = listing.order
+    query = order.applied(listing.query, cursor, limit)
     for name, value in filters.items():
         query = query.where(_filter(listing, name)(looked, value))
-    rows = looked.connection.execute(query).all()
-    there, more = rows[:limit], len(rows) > limit
-    return Page(listing.show(looked, there), listing.order.cursor_of(there[-1]) if more else None)
+    last = _last_looked_at(looked.connection, order, cursor) if filters else None
+    rows = looked.connection.execute(query if last is None else query.where(order.up_to(last))).all()
+    there = rows[:limit]
+    goes_on_after = there[-1] if len(rows) > limit else last
+    return Page(
+        listing.show(looked, there), None if goes_on_after is None else order.cursor_of(goes_on_after)
+    )
+
+
+def _last_looked_at(connection: Connection, order: Order, cursor: str | None) -> Row[Any] | None:
+    """The row with which a page ends whatever it has found; None where the list ends before."""
+    places = order.applied(select(*order.columns), cursor, 0)
+    return connection.execute(places.offset(MOST_LOOKED_THROUGH - 1)).first()
 
 
 def one_of(looked: Looked, listing: Listing[Item], value: object, *, lock: bool = False) -> Item | None:

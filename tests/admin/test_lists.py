@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from authserver.administration import lists
 from authserver.administration.roles import Role
 from tests.admin.scene import Client, agent, client_of, is_problem
 from tests.approving import asked_above_fifty, waits
@@ -88,6 +89,34 @@ def test_what_stands_in_files_comes_in_pages_like_every_list(clients: Clients, p
     assert viewer.get(path, limit=1)["items"][0][name]
     for cursor in ("none", "WzFd", "WyJub25lIl0", "W1siYSJdXQ"):  # the last two: ["none"] and [["a"]]
         is_problem(viewer.ask("GET", path, params={"cursor": cursor}), 422)
+
+
+@pytest.mark.parametrize(
+    ("path", "filters"),
+    [
+        ("/agents", {"q": "c-1"}),
+        ("/actions", {"client_id": "basket-helper"}),
+        ("/actions", {"state": "voided"}),
+        ("/audit-events", {"q": "is nowhere"}),
+        ("/audit-events", {"event": "exchange.permitted"}),
+    ],
+)
+def test_a_page_looks_through_so_many_rows_and_the_list_goes_on(
+    world: World, owner: Client, monkeypatch: pytest.MonkeyPatch, path: str, filters: dict[str, str]
+) -> None:
+    """Whatever somebody asks for, one request costs no more; and all of them together find everything."""
+    for number in (1, 3, 5, 7):
+        owner.post("/agents", agent(f"c-{number}"), status=201)
+    granted = world.granted()
+    for _ in range(5):
+        assert world.exchange(granted.grant).status_code == 200
+    found = all_of(owner, path, 100, **filters)
+    monkeypatch.setattr(lists, "MOST_LOOKED_THROUGH", 2)
+    page = owner.get(path, limit=100, **filters)
+    assert len(page["items"]) <= 2
+    assert page["next_cursor"] is not None
+    assert all_of(owner, path, 100, **filters) == found
+    assert all_of(owner, path, 1, **filters) == found
 
 
 def test_events_are_found_by_when_they_were_written(world: World, owner: Client) -> None:
