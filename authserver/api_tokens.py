@@ -8,6 +8,7 @@ from authserver.accounts import api_tokens
 from authserver.accounts.api_tokens import ApiToken
 from authserver.audit.events import Record
 from authserver.members import without_none
+from authserver.policy.reading import instant_text
 from authserver.services import Services
 
 
@@ -56,4 +57,4 @@ def revoke(services: Services, id: str, *, by: str, now: datetime) -> ApiToken:
 
 
 def _text(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat().replace("+00:00", "Z")
+    return None if at is None else instant_text(at)

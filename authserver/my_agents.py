@@ -22,6 +22,7 @@ from authserver.ledger.spending import allowances
 from authserver.policy.decide import Spent
 from authserver.policy.details import stored_action
 from authserver.policy.periods import window_bounds, window_index
+from authserver.policy.reading import instant_text
 from authserver.services import Services
 from authserver.values import Money
 
@@ -198,4 +199,4 @@ def _event(happened: Happened) -> dict[str, object]:
 
 
 def _text(instant: datetime) -> str:
-    return instant.isoformat().replace("+00:00", "Z")
+    return instant_text(instant)

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from authserver.audit.events import Record
+from authserver.policy.reading import instant_text
 from authserver.services import Services
 from authserver.tokens import signing_keys
 from authserver.tokens.signing_keys import KeyRecord
@@ -37,5 +38,5 @@ def revoke(services: Services, kid: str, *, reason: str, by: str, now: datetime)
 
 
 def _created(connection: Connection, key: KeyRecord, by: str, now: datetime) -> None:
-    activates_at = key.activates_at.isoformat().replace("+00:00", "Z")
+    activates_at = instant_text(key.activates_at)
     Record("key.created").changed(connection, now, by=by, kid=key.kid, activates_at=activates_at)

@@ -12,6 +12,7 @@ from authserver.audit.events import event_of
 from authserver.config import AuditStreamSettings
 from authserver.notifications import collectors
 from authserver.notifications.collectors import Line, NotTaken
+from authserver.policy.reading import instant_text
 from authserver.services import Services
 from authserver.witnessed import look
 
@@ -113,8 +114,13 @@ def _line(stream: AuditStreamSettings, row: EventRow, leaf: int) -> Line:
         # Somebody changed the row. Stopping here would let them silence all that follows: it goes as what it is.
         log.error("audit.altered", event_id=row.id, leaf=leaf)  # noqa: TRY400  # it may hold anything
         data = row.data if isinstance(row.data, str) else repr(row.data)
-        at = row.at.isoformat().replace("+00:00", "Z")
-        event = {"id": row.id, "at": at, "event": str(row.event), "altered": data, "leaf": leaf}
+        event = {
+            "id": row.id,
+            "at": instant_text(row.at),
+            "event": str(row.event),
+            "altered": data,
+            "leaf": leaf,
+        }
         text = export.line(event, stream.format)
     if stream.transport == "udp" and len(text) > collectors.MOST_OF_A_DATAGRAM:
         text = export.line(_shortened(event, len(text)), stream.format)

@@ -1,11 +1,12 @@
 """Decisions as they are made: what agents asked for, what came of it, and what decided; the newest first."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from sqlalchemy import ColumnElement, Connection, func, select
 
+from authserver.administration.windows import MOST_LOOKED_THROUGH
 from authserver.audit.events import Event, event_of
 from authserver.schema import Agent, AuditEvent, Delegation, User, table_of
 
@@ -21,8 +22,6 @@ EVENTS: Mapping[Outcome, tuple[str, ...]] = {
     "awaiting": ("exchange.deferred",),
 }
 _OUTCOME_OF: Mapping[str, Outcome] = {name: outcome for outcome, names in EVENTS.items() for name in names}
-# How many events one page looks through for what its filters want: the way back to older ones is the cursor.
-MOST_LOOKED_THROUGH = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +58,33 @@ def outcome_of(event: str) -> Outcome | None:
     return _OUTCOME_OF.get(event)
 
 
-def decisions(connection: Connection, wanted: Wanted, before: int | None, most: int) -> Page:
-    """Up to `most` decisions, the last first; with `before`, those earlier than the event of that id."""
+@dataclass(frozen=True, slots=True)
+class Some:
+    """Some events; `older` is the number before which there may be more, None where there are none."""
+
+    events: tuple[Event, ...]
+    older: int | None
+
+
+def newest(
+    connection: Connection, conditions: Iterable[ColumnElement[bool]], before: int | None, most: int
+) -> Some:
+    """Up to `most` events, the last first; with `before`, those earlier than the event of that number."""
     if before is None:
         before = (connection.scalar(select(func.max(_EVENTS.c.id))) or 0) + 1
     floor = before - MOST_LOOKED_THROUGH
-    query = select(_EVENTS).where(_EVENTS.c.id < before, _EVENTS.c.id >= floor, *_conditions(wanted))
-    found = [event_of(row) for row in connection.execute(query.order_by(_EVENTS.c.id.desc()).limit(most + 1))]
-    if len(found) > most:
-        return Page(with_names(connection, found[:most]), found[most - 1].id)
+    query = select(_EVENTS).where(_EVENTS.c.id < before, _EVENTS.c.id >= floor, *conditions)
+    rows = connection.execute(query.order_by(_EVENTS.c.id.desc()).limit(most + 1)).all()
+    if len(rows) > most:
+        return Some(tuple(map(event_of, rows[:most])), rows[most - 1].id)
     is_there = select(_EVENTS.c.id).where(_EVENTS.c.id < floor).limit(1)
-    return Page(with_names(connection, found), floor if connection.scalar(is_there) is not None else None)
+    return Some(tuple(map(event_of, rows)), floor if connection.scalar(is_there) is not None else None)
+
+
+def decisions(connection: Connection, wanted: Wanted, before: int | None, most: int) -> Page:
+    """Up to `most` decisions, the last first; with `before`, those earlier than the event of that id."""
+    found = newest(connection, _conditions(wanted), before, most)
+    return Page(with_names(connection, found.events), found.older)
 
 
 def with_names(connection: Connection, events: Sequence[Event]) -> tuple[Decision, ...]:

@@ -30,7 +30,7 @@ from authserver.administration.items import (
     UserItem,
 )
 from authserver.administration.looked_for import holds, json_holds
-from authserver.administration.windows import window_since
+from authserver.administration.windows import MOST_LOOKED_THROUGH, window_since
 from authserver.approvals.records import ApprovalRecord
 from authserver.audit.events import event_of
 from authserver.errors import Refusal
@@ -54,8 +54,6 @@ _AGENTS, _SERVERS, _USERS = table_of(Agent), table_of(ResourceServer), table_of(
 _DELEGATIONS, _ACTIONS, _TRANSFERS = table_of(Delegation), table_of(Action), table_of(Transfer)
 _APPROVALS, _EVENTS, _KEYS = table_of(Approval), table_of(AuditEvent), table_of(SigningKey)
 _ALL_OF_TIME = 2**62
-# How many rows one page looks through for what its filters want, so that nobody's question costs more than that.
-MOST_LOOKED_THROUGH = 50_000
 
 Item = TypeVar("Item", bound=Shown)
 Filter = Callable[["Looked", str], ColumnElement[bool]]

@@ -29,6 +29,7 @@ from authserver.approvals.records import ApprovalRecord, answers_to
 from authserver.audit.events import Event
 from authserver.delegations.records import Chain, load_chains
 from authserver.delegations.standing import Ending, endings
+from authserver.policy.reading import instant_text
 from authserver.schema import Transfer, table_of
 from authserver.services import Services
 from authserver.tokens.signing_keys import KeyRecord
@@ -43,7 +44,7 @@ def instant(at: datetime | None) -> str | None:
 
 
 def _at(at: datetime) -> str:
-    return at.isoformat().replace("+00:00", "Z")
+    return instant_text(at)
 
 
 def agent(row: Row[Any]) -> AgentItem:

@@ -11,6 +11,7 @@ from sqlalchemy import Row as DatabaseRow
 from authserver import strict_json
 from authserver.db import Row, write_together
 from authserver.errors import Refusal
+from authserver.policy.reading import instant_text
 from authserver.schema import AuditEvent, table_of
 
 _TABLE = table_of(AuditEvent)
@@ -86,7 +87,7 @@ class Event:
         """The event as it is exported; members that say nothing are left out."""
         members = {
             "id": self.id,
-            "at": self.at.isoformat().replace("+00:00", "Z"),
+            "at": instant_text(self.at),
             "event": self.event,
             "client_id": self.client_id,
             "delegation_id": self.delegation_id,

@@ -19,6 +19,7 @@ from authserver.clock import SystemClock
 from authserver.config import ConfigurationError, load_settings
 from authserver.errors import Refusal
 from authserver.migration import check_usable
+from authserver.policy.reading import instant_text
 from authserver.services import Services, open_database, open_services
 from authserver.strict_json import JsonRefused
 from authserver.values import NotAValue
@@ -117,7 +118,7 @@ TAKES_ANY_ID = {"ignore_unknown_options": True}
 
 def instant(at: datetime | None) -> str | None:
     """An instant as records show it: RFC 3339 in UTC."""
-    return None if at is None else at.isoformat().replace("+00:00", "Z")
+    return None if at is None else instant_text(at)
 
 
 def print_json(value: object) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from authserver.commands.context import Failed, json_always, opened, print_json
 from authserver.db import see_one_instant
 from authserver.evidence import report
-from authserver.evidence.checks import Facts
+from authserver.evidence.facts import Facts
 from authserver.services import load_policies
 
 

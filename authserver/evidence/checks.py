@@ -1,19 +1,20 @@
 """What the running system shows: each check looks at the configuration or database in force, and says what is there.
 
 A check is met or not by what it finds, never by what was intended. Adding one is a function here and its name in
-`controls.toml`.
+`controls.toml`; those of who is calling are in `callers`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from urllib.parse import urlsplit
 
-from sqlalchemy import ColumnElement, Connection, Row, func, select
+from sqlalchemy import Connection, Row, func, select
 
 from authserver import stream
 from authserver.administration import gaps
 from authserver.audit import batches
+from authserver.evidence.callers import CALLERS
+from authserver.evidence.facts import Check, Facts, Finding, some
 from authserver.ledger.check import check as ledger_differences
 from authserver.policies import states
 from authserver.policies.files import read_files
@@ -30,18 +31,14 @@ from authserver.schema import (
     table_of,
 )
 from authserver.schema import ResourceServer as ResourceServerRow
-from authserver.services import Services
 from authserver.tokens.signing_keys import list_keys
 from authserver.verify_audit import verify_here
 
 _AGENTS, _ACTIONS, _SERVERS = table_of(Agent), table_of(Action), table_of(ResourceServerRow)
 _DELEGATIONS, _EVENTS, _REVOCATIONS = table_of(Delegation), table_of(AuditEvent), table_of(Revocation)
 _STREAMS, _USERS, _PASSKEYS = table_of(EventStream), table_of(User), table_of(Passkey)
-_LONGEST_ASSERTION = 3_600  # seconds; an assertion that lives longer is a password
-_OLDEST_SECRET, _OLDEST_KEY = timedelta(days=365), timedelta(days=180)
-_UNUSED = timedelta(days=90)
+_OLDEST_KEY = timedelta(days=180)
 _LONGEST_UNSEALED = 300.0  # seconds
-_SHOWN = 10
 _LAST_REVOCATIONS = 100
 _CLOCKS_APART = timedelta(seconds=30)
 # What a revocation of each of these levels covers.
@@ -50,42 +47,6 @@ _ENDED_BY = {
     "agent": _DELEGATIONS.c.client_id,
     "user": _DELEGATIONS.c.user_id,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What checks look at."""
-
-    services: Services
-    connection: Connection
-    now: datetime
-
-    @property
-    def actions(self) -> tuple[CatalogueEntry, ...]:
-        """The catalogue's entries."""
-        return tuple(self.services.vocabulary.catalogue.entries.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a check found. `where` is the setting, file or table in which it stands.
-
-    `met` is None where there is nothing to hold it to: it is shown, and no control is met by it.
-    """
-
-    check: str
-    met: bool | None
-    says: str
-    where: str
-
-
-Check = Callable[[Facts], tuple[bool | None, str, str]]
-
-
-def _some(names: Iterable[str]) -> str:
-    found = sorted(names)
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return ", ".join(found[:_SHOWN]) + more if found else "none"
 
 
 def _per_action(facts: Facts, value: Callable[[CatalogueEntry], object]) -> str:
@@ -107,7 +68,7 @@ def single_use(facts: Facts) -> tuple[bool, str, str]:
     reusable = [entry.name for entry in facts.actions if entry.moves_money and not entry.redeem]
     return (
         not reusable,
-        f"actions that move money and can be used again: {_some(reusable)}",
+        f"actions that move money and can be used again: {some(reusable)}",
         "catalogue: redeem",
     )
 
@@ -117,7 +78,7 @@ def sender_constraint(facts: Facts) -> tuple[bool, str, str]:
     bound = [entry.name for entry in facts.actions if entry.sender_constraint == "required"]
     return (
         bool(bound),
-        f"actions whose tokens must be bound to a key: {_some(bound)}",
+        f"actions whose tokens must be bound to a key: {some(bound)}",
         "catalogue: sender_constraint",
     )
 
@@ -125,7 +86,7 @@ def sender_constraint(facts: Facts) -> tuple[bool, str, str]:
 def catalogue(facts: Facts) -> tuple[bool, str, str]:
     """Every action has an owner, an approver and somebody it escalates to."""
     without = [e.name for e in facts.actions if not (e.owner and e.approver and e.escalation)]
-    said = f"{len(facts.actions)} actions; without owner, approver or escalation: {_some(without)}"
+    said = f"{len(facts.actions)} actions; without owner, approver or escalation: {some(without)}"
     return not without, said, "catalogue: owner, approver, escalation"
 
 
@@ -135,15 +96,15 @@ def group_members(facts: Facts) -> tuple[bool, str, str]:
     configured = services.settings.groups.members
     owned = gaps.owned(facts.connection, services.vocabulary.catalogue, configured)
     empty = [one.entry.name for one in owned if one.gaps]
-    return not empty, f"actions with a group that nobody is in: {_some(empty)}", "catalogue, users, [groups]"
+    return not empty, f"actions with a group that nobody is in: {some(empty)}", "catalogue, users, [groups]"
 
 
 def personal_data_asks(facts: Facts) -> tuple[bool, str, str]:
     """What opens personal data says which, and the export of it asks a person."""
     opening = [entry for entry in facts.actions if "datatypes" in entry.needs]
     asked = [entry.name for entry in opening if entry.approval == "always"]
-    said = f"actions that open personal data: {_some(entry.name for entry in opening)}"
-    return bool(asked), f"{said}; a person is always asked for: {_some(asked)}", "catalogue: needs, approval"
+    said = f"actions that open personal data: {some(entry.name for entry in opening)}"
+    return bool(asked), f"{said}; a person is always asked for: {some(asked)}", "catalogue: needs, approval"
 
 
 # --- policies and approvals -----------------------------------------------------------------------------------------
@@ -181,98 +142,6 @@ def approval_limits(facts: Facts) -> tuple[None, str, str]:
     return None, ", ".join(f"{name} {value}" for name, value in settings.items()), "[approvals]"
 
 
-# --- who is calling -------------------------------------------------------------------------------------------------
-
-
-def workload_identity(facts: Facts) -> tuple[bool, str, str]:
-    """Assertions are short-lived."""
-    domains = facts.services.settings.trust_domains
-    said = "; ".join(
-        f"{d.name}: {d.kind}, {', '.join(d.algorithms)}, at most {d.max_lifetime} s" for d in domains
-    )
-    return all(d.max_lifetime <= _LONGEST_ASSERTION for d in domains), said, "[[trust_domains]]"
-
-
-def agents_without_secret(facts: Facts) -> tuple[bool, str, str]:
-    """No agent has a secret: there is no column for one."""
-    secrets = [column.name for column in _AGENTS.columns if "secret" in column.name]
-    count = facts.connection.scalar(select(func.count()).select_from(_AGENTS))
-    return (
-        not secrets,
-        f"{count} agents; columns of the table that could hold a secret: {_some(secrets)}",
-        "agents",
-    )
-
-
-def one_workload_each(facts: Facts) -> tuple[bool, str, str]:
-    """No two agents are one workload."""
-    workload = (_AGENTS.c.trust_domain, _AGENTS.c.subject)
-    shared = facts.connection.execute(select(*workload).group_by(*workload).having(func.count() > 1)).all()
-    return not shared, f"workloads of more than one agent: {_some(row.subject for row in shared)}", "agents"
-
-
-def _enabled_agents(facts: Facts, *conditions: ColumnElement[bool]) -> list[str]:
-    query = select(_AGENTS.c.client_id).where(_AGENTS.c.disabled_at.is_(None), *conditions)
-    return list(facts.connection.scalars(query))
-
-
-def owned_agents(facts: Facts) -> tuple[bool, str, str]:
-    """Every agent that may act has an owner."""
-    names = _enabled_agents(facts, _AGENTS.c.owner.is_(None))
-    return not names, f"agents without an owner: {_some(names)}", "agents: owner"
-
-
-def agents_bounded(facts: Facts) -> tuple[bool, str, str]:
-    """Agents are registered for the actions that they are for."""
-    names = _enabled_agents(facts, _AGENTS.c.actions.is_(None))
-    return not names, f"agents that may be delegated any action: {_some(names)}", "agents: actions"
-
-
-def stale_agents(facts: Facts) -> tuple[bool, str, str]:
-    """No agent that nobody uses is left enabled."""
-    used = select(_ACTIONS.c.client_id).where(_ACTIONS.c.issued_at > facts.now - _UNUSED)
-    old = _AGENTS.c.created_at < facts.now - _UNUSED
-    names = _enabled_agents(facts, old, _AGENTS.c.client_id.not_in(used))
-    return (
-        not names,
-        f"enabled agents that did nothing in {_UNUSED.days} days: {_some(names)}",
-        "agents, actions",
-    )
-
-
-def resource_server_secrets(facts: Facts) -> tuple[bool, str, str]:
-    """No resource server uses a secret that is old."""
-    enabled = (_SERVERS.c.disabled_at.is_(None)) & (_SERVERS.c.auth_method == "client_secret_basic")
-    rows = facts.connection.execute(select(_SERVERS).where(enabled)).all()
-    made = {row.identifier: _secret_made_at(row) for row in rows}
-    old = [name for name, at in made.items() if at < facts.now - _OLDEST_SECRET]
-    said = (
-        f"resource servers with a secret: {_some(made)}; older than {_OLDEST_SECRET.days} days: {_some(old)}"
-    )
-    return not old, said, "resource_servers"
-
-
-def _secret_made_at(row: Row[tuple[object, ...]]) -> datetime:
-    # A renewed one is as old as the end of the time in which the one before it was still good.
-    times = (row.created_at, row.previous_secret_until)
-    return max(at for at in times if isinstance(at, datetime))
-
-
-def operators_named(facts: Facts) -> tuple[bool, str, str]:
-    """Who changed what is a person or a program that is named."""
-    newest = select(_REVOCATIONS.c.revoked_by).order_by(_REVOCATIONS.c.id.desc()).limit(_SHOWN)
-    names = set(facts.connection.scalars(newest))
-    return all(names), f"who revoked last: {_some(names)}", "revocations: revoked_by"
-
-
-def administrators_passkeys(facts: Facts) -> tuple[bool, str, str]:
-    """Whoever administers has a passkey."""
-    administers = _USERS.c.role.is_not(None) & _USERS.c.disabled_at.is_(None)
-    without = administers & _USERS.c.user_id.not_in(select(_PASSKEYS.c.user_id))
-    names = list(facts.connection.scalars(select(_USERS.c.username).where(without)))
-    return not names, f"administrators without a passkey: {_some(names)}", "users, passkeys"
-
-
 # --- delegations and money ------------------------------------------------------------------------------------------
 
 
@@ -298,7 +167,7 @@ def ledger(facts: Facts) -> tuple[bool, str, str]:
     wrong = {difference.delegation_id for difference in found}
     return (
         not wrong,
-        f"delegations whose totals are not the sums of their transfers: {_some(wrong)}",
+        f"delegations whose totals are not the sums of their transfers: {some(wrong)}",
         "ledger check",
     )
 
@@ -358,7 +227,7 @@ def audit_sealed(facts: Facts) -> tuple[bool, str, str]:
     """The audit is as it was written, and sealing is not behind."""
     found = verify_here(facts.services)  # with the witness's file, where there is one
     count, seconds = batches.lag(facts.connection, facts.now)
-    said = f"{found.sealed} events sealed, {count} not yet; problems: {_some(found.problems)}"
+    said = f"{found.sealed} events sealed, {count} not yet; problems: {some(found.problems)}"
     return not found.problems and seconds <= _LONGEST_UNSEALED, said, "audit verify"
 
 
@@ -366,7 +235,7 @@ def audit_witnessed(facts: Facts) -> tuple[bool, str, str]:
     """Heads of the audit's tree are kept elsewhere."""
     names = [name for name in stream.destinations_of(facts.services) if name.startswith("witness:")]
     failing = set(stream.failing(facts.services)) & set(names)
-    return bool(names) and not failing, f"witnesses: {_some(names)}; failing: {_some(failing)}", "[audit]"
+    return bool(names) and not failing, f"witnesses: {some(names)}; failing: {some(failing)}", "[audit]"
 
 
 def audit_streamed(facts: Facts) -> tuple[bool, str, str]:
@@ -375,7 +244,7 @@ def audit_streamed(facts: Facts) -> tuple[bool, str, str]:
     failing = set(stream.failing(facts.services)) & set(names)
     return (
         bool(names) and not failing,
-        f"streams: {_some(names)}; failing: {_some(failing)}",
+        f"streams: {some(names)}; failing: {some(failing)}",
         "[[audit.streams]]",
     )
 
@@ -391,10 +260,8 @@ def resource_servers_told(facts: Facts) -> tuple[bool, str, str]:
 CHECKS: Mapping[str, Check] = {
     check.__name__: check
     for check in (
+        *CALLERS,
         action_lifetimes,
-        administrators_passkeys,
-        agents_bounded,
-        agents_without_secret,
         approval_limits,
         approvals,
         audit_sealed,
@@ -406,21 +273,15 @@ CHECKS: Mapping[str, Check] = {
         hand_over_depth,
         issuer_protected,
         ledger,
-        one_workload_each,
         open_reservations,
-        operators_named,
-        owned_agents,
         personal_data_asks,
         policies,
-        resource_server_secrets,
         resource_servers_told,
         revocation_at_hand,
         sender_constraint,
         signing_keys,
         single_use,
-        stale_agents,
         two_people,
-        workload_identity,
     )
 }
 

@@ -11,7 +11,8 @@ from sqlalchemy import func, select
 
 from authserver.audit.events import Event, newest_of
 from authserver.evidence import checks
-from authserver.evidence.checks import Facts, Finding
+from authserver.evidence.facts import Facts, Finding
+from authserver.policy.reading import instant_text
 from authserver.schema import AuditEvent, table_of
 
 _EVENTS = table_of(AuditEvent)
@@ -79,7 +80,7 @@ def to_json(facts: Facts, assessed: Sequence[Assessed]) -> dict[str, object]:
     """The report for programs."""
     return {
         "issuer": facts.services.issuer,
-        "made_at": facts.now.isoformat().replace("+00:00", "Z"),
+        "made_at": instant_text(facts.now),
         "controls": [one.to_json() for one in assessed],
     }
 

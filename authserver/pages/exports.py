@@ -12,6 +12,7 @@ from authserver import my_agents, strict_json
 from authserver.my_agents import Happened, Held, Seen
 from authserver.pages.signed_in import require
 from authserver.policy.details import stored_action
+from authserver.policy.reading import instant_text
 from authserver.services import Services
 
 _MOST_EVENTS = 20_000
@@ -81,7 +82,7 @@ def _row(happened: Happened) -> Iterator[object]:
         _object(asked.get("amount") or event.data.get("amount")),
         _object(asked.get("merchant")),
     )
-    yield event.at.isoformat().replace("+00:00", "Z")
+    yield instant_text(event.at)
     yield event.event
     yield " ".join(asked.get("actions") or ())
     yield from (amount.get(name) for name in ("value", "currency"))

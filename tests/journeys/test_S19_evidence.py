@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from authserver.evidence import checks, report
-from authserver.evidence.checks import Facts
+from authserver.evidence.facts import Facts, Finding
 from authserver.register import disable_agent
 from authserver.revoke import Target, revoke
 from authserver.schema import Action
@@ -31,7 +31,7 @@ def assessed(world: World) -> dict[str, report.Assessed]:
     return {one.control.id: one for one in found}
 
 
-def finding(world: World, control: str, check: str) -> checks.Finding:
+def finding(world: World, control: str, check: str) -> Finding:
     (found,) = (one for one in assessed(world)[control].findings if one.check == check)
     return found
 

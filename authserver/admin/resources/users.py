@@ -44,10 +44,7 @@ def change(call: Call) -> Reply:
             return written(connection)
 
     def written(connection: Connection) -> UserItem | None:
-        seen = one_of(call.looked(connection), lists.USERS, call.name, lock=True)
-        before = users.by_id(connection, call.name)
-        if seen is None or before is None:
-            raise not_found("user")
+        seen, before = _there(call, connection)
         _may_change(call, seen)
         must_match(call, seen)
         wanted = register.parse_user(merged(register.members_of_user(before), call.sent(UserChange)))
@@ -65,7 +62,7 @@ def put_out(call: Call) -> Reply:
     @contextmanager
     def around(connection: Connection) -> Iterator[None]:
         with _an_owner_stays(call, connection):
-            _may_change(call, _there(call, connection))
+            _may_change(call, _there(call, connection)[0])
             yield
 
     reason = call.sent(Reason).reason or "user disabled"
@@ -102,20 +99,19 @@ def enrol(call: Call) -> Reply:
 
 def _may_open(call: Call, connection: Connection) -> User:
     """The user, whose account the caller may open to whoever has its link. Raises `Refusal` (403, 404)."""
-    _may_change(call, _there(call, connection))
-    user = users.by_id(connection, call.name)
-    if user is None:
-        raise not_found("user")
+    seen, user = _there(call, connection)
+    _may_change(call, seen)
     require_to_vouch(call.caller.role, _groups_of(call, user))
     return user
 
 
-def _there(call: Call, connection: Connection) -> UserItem:
-    """The user that the path names, whom nobody else changes meanwhile."""
-    found = one_of(call.looked(connection), lists.USERS, call.name, lock=True)
-    if found is None:
+def _there(call: Call, connection: Connection) -> tuple[UserItem, User]:
+    """The user that the path names, as shown and as recorded, whom nobody else changes meanwhile."""
+    seen = one_of(call.looked(connection), lists.USERS, call.name, lock=True)
+    user = users.by_id(connection, call.name)
+    if seen is None or user is None:
         raise not_found("user")
-    return found
+    return seen, user
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from sqlalchemy import Connection
 
 from authserver import stream
 from authserver.administration import audit_log
-from authserver.administration.audit_log import Sealing, Some
+from authserver.administration.audit_log import Sealing
+from authserver.administration.decisions import Some
 from authserver.administration.lists import Looked
 from authserver.pages.admin.entrance import argument, enter, event_id, page
 from authserver.pages.admin.told import told

@@ -17,7 +17,7 @@ from authserver.administration.roles import Permission
 from authserver.errors import Refusal
 from authserver.pages import answers
 from authserver.pages.admin.decisions import lines
-from authserver.pages.admin.entrance import LONGEST_REASON, Administrator, argument, enter, page, read_form
+from authserver.pages.admin.entrance import Administrator, argument, enter, is_a_reason, page, read_form
 from authserver.revoke import Target
 from authserver.services import Services
 from authserver.texts import _
@@ -87,7 +87,7 @@ def switch_agent(services: Services, request: Request) -> Response:
     reason, by, now = (form.one("reason") or "").strip(), administrator.by, services.clock.now()
     if switch not in ("disable", "enable"):
         raise _unknown("switch")
-    if switch == "disable" and not (reason and len(reason) <= LONGEST_REASON and reason.isprintable()):
+    if switch == "disable" and not is_a_reason(reason):
         return _agent(services, administrator, client_id, message=_("Say why: it stands in the audit."))
     try:
         if switch == "disable":

@@ -12,7 +12,7 @@ from authserver.pages import answers, signed_in
 from authserver.pages.signed_in import SignedIn
 from authserver.services import Services
 
-LONGEST_REASON = 500
+_LONGEST_REASON = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,11 @@ def read_form(services: Services, request: Request, permission: Permission) -> t
     """Who sent a form of the console, and the form. Raises what `enter` and `read_page_form` raise."""
     administrator = enter(services, request, permission, recent=True)
     return administrator, answers.read_page_form(services, request, administrator.signed_in)
+
+
+def is_a_reason(unverified: str) -> bool:
+    """Whether it says why, in a line that nobody can misread: it stands in the audit."""
+    return 0 < len(unverified) <= _LONGEST_REASON and unverified.isprintable()
 
 
 def page(template: str, administrator: Administrator, status: int = 200, **context: object) -> Response:

@@ -14,7 +14,7 @@ from authserver.administration.roles import Permission
 from authserver.delegations.standing import Kind
 from authserver.errors import Refusal
 from authserver.pages import words
-from authserver.pages.admin.entrance import LONGEST_REASON, Administrator, argument, enter, page, read_form
+from authserver.pages.admin.entrance import Administrator, argument, enter, is_a_reason, page, read_form
 from authserver.revoke import Target, UnknownTarget
 from authserver.services import Services
 from authserver.texts import _
@@ -48,7 +48,7 @@ def end(services: Services, request: Request) -> Response:
     administrator, form = read_form(services, request, Permission.REVOKE)
     target = _target(form.one("kind") or "", form.one("target") or "")
     reason = (form.one("reason") or "").strip()
-    if not reason or len(reason) > LONGEST_REASON or not reason.isprintable():
+    if not is_a_reason(reason):
         return _asked(services, administrator, target, _("Say why: it stands in the audit."), reason)
     if target.kind == "all" and (form.one("confirmation") or "").strip() != CONFIRMATION:
         said = _("Nothing was revoked. Type the words exactly as they are shown.")
