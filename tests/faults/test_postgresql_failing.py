@@ -312,10 +312,12 @@ def test_F06_two_that_lock_each_other_out_both_succeed(postgresql_url: str) -> N
     database = Database(postgresql_url)
     database.write(lambda c: c.execute(text("CREATE TABLE numbers (id int PRIMARY KEY, n int)")))
     database.write(lambda c: c.execute(text("INSERT INTO numbers VALUES (1, 0), (2, 0)")))
-    together, tries = threading.Barrier(2), []
+    together, one_is_done, tries = threading.Barrier(2), threading.Event(), list[int]()
 
     def both(first: int, second: int) -> None:
         def work(connection: Connection) -> None:
+            if first in tries:
+                one_is_done.wait(10)  # or it may be in the other's way again
             connection.execute(text(f"UPDATE numbers SET n = n + 1 WHERE id = {first}"))
             tries.append(first)
             if tries.count(first) == 1:
@@ -323,6 +325,7 @@ def test_F06_two_that_lock_each_other_out_both_succeed(postgresql_url: str) -> N
             connection.execute(text(f"UPDATE numbers SET n = n + 1 WHERE id = {second}"))
 
         database.write(work)
+        one_is_done.set()
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(both, (1, 2), (2, 1)))

@@ -67,6 +67,7 @@ def test_decisions_come_in_by_themselves_until_they_are_paused(
         expect(rows).to_have_count(4)  # without a reload
         page.get_by_role("button", name="Pause").click()
         expect(page.get_by_role("button", name="Go live")).to_be_visible()
+        page.wait_for_load_state()  # with its images, which are asked for last
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         _refuse(world, company)
